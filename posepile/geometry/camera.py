@@ -108,8 +108,8 @@ def undistort_pixels(pixels: np.ndarray, intrinsics: np.ndarray, distortion: np.
     if distortion is None or not np.any(distortion):
         return (pixels - intrinsics[:2, 2]) @ np.linalg.inv(intrinsics[:2, :2]).T
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-9)
-    points = cv2.undistortPointsIter(np.ascontiguousarray(pixels[:, None], np.float64), np.float64(intrinsics),
-                                     np.float64(np.ravel(distortion)), None, None, criteria)
+    points = cv2.undistortPoints(np.ascontiguousarray(pixels[:, None], np.float64), np.float64(intrinsics),
+                                 np.float64(np.ravel(distortion)), None, None, None, criteria)
     return points[:, 0]
 
 

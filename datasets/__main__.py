@@ -1,0 +1,167 @@
+"""Prepares data sets and shows what is in them: `python -m datasets list | prepare | inspect`."""
+
+import argparse
+import json
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from datasets.catalogue import load_catalogue
+from datasets.cropping import PERSON_SIDE
+from datasets.prepare import PrepareError, prepare
+from datasets.registry import canonical_name, list_adapters, load_adapter
+from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
+
+INTERRUPTED_EXIT_CODE = 130  # the shell's code for Ctrl-C
+# What a user can cause; anything else is a bug and shows its traceback.
+_USER_ERRORS = (ValueError, OSError, PrepareError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns: the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except _USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m datasets", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    def command(name, run, help_text):
+        subparser = commands.add_parser(name, help=help_text, description=help_text)
+        subparser.set_defaults(run=run)
+        subparser.add_argument("--data-root", type=pathlib.Path, default=pathlib.Path("data"), metavar="DIR",
+                               help="folder of the prepared data sets (default: data)")
+        return subparser
+
+    listing = command("list", _list, "Lists the known data sets, and which of them are prepared.")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    preparing = command("prepare", _prepare, "Prepares data sets: cuts person crops out of the raw images. Can be "
+                        "stopped at any time; the same command continues.")
+    preparing.add_argument("names", nargs="+", metavar="NAME", help="data sets, see list")
+    preparing.add_argument("--raw-dir", type=pathlib.Path, metavar="DIR",
+                           help="folder of the data set's files as its authors distribute them, not needed for "
+                           "rendered data sets; of several data sets: the folder that holds a folder NAME for each")
+    preparing.add_argument("--name", metavar="NEW_NAME", help="what to call the prepared data set: several of "
+                           "one's own, all read by the adapter custom, need different names")
+    preparing.add_argument("--splits", type=_comma_separated, metavar="SPLIT[,SPLIT]",
+                           help=f"of {', '.join(SPLITS)} (default: all)")
+    preparing.add_argument("--limit", type=int, metavar="N", help="only the first N examples of each split")
+    preparing.add_argument("--skip-bad", action="store_true",
+                           help="leave out unreadable examples and list them in the manifest instead of stopping")
+    preparing.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    preparing.add_argument("--person-side", type=int, default=PERSON_SIDE, metavar="PX",
+                           help=f"longer side of a person's box in its crop (default: {PERSON_SIDE})")
+    preparing.add_argument("--overwrite", action="store_true", help="begin anew, whatever is there")
+
+    inspecting = command("inspect", _inspect, "Draws examples of a prepared data set with their labels.")
+    inspecting.add_argument("name", metavar="NAME")
+    inspecting.add_argument("--split", choices=SPLITS, help="default: the first there is")
+    inspecting.add_argument("--num", type=int, default=24, metavar="N", help="how many examples (default: 24)")
+    inspecting.add_argument("--output", type=pathlib.Path, metavar="FILE.png", help="default: NAME-SPLIT.png")
+    inspecting.add_argument("--seed", type=int, default=0, help="chooses the examples (default: 0)")
+    return parser
+
+
+def _comma_separated(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _list(options: argparse.Namespace) -> None:
+    entries = list_datasets(options.data_root)
+    if options.json:
+        print(json.dumps(entries, indent=2))
+        return
+    width = max(len(entry["name"]) for entry in entries)
+    print(f"{'name':{width}}  kind  {'skeleton':18}  adapter  prepared in {options.data_root}")
+    for entry in entries:
+        counts = ", ".join(f"{count} {split}" for split, count in entry["num_examples"].items())
+        print(f"{entry['name']:{width}}  {entry['kind'] or '?':4}  {entry['skeleton'] or '':18.18}  "
+              f"{'yes' if entry['adapter'] else 'no':7}  {counts or '-'}")
+
+
+def list_datasets(data_root: pathlib.Path) -> list[dict]:
+    """What the catalogue, the adapters and the prepared folders say about every data set, in the catalogue's order."""
+    catalogue, adapters = load_catalogue(), list_adapters()
+    folders = sorted(path.parent.name for path in data_root.glob(f"*/{MANIFEST_NAME}"))
+    entries = []
+    for name in dict.fromkeys([*catalogue, *adapters, *folders]):
+        info = catalogue.get(name)
+        prepared = PreparedDataset(data_root / name) if name in folders else None
+        if prepared is not None:
+            skeleton = prepared.skeleton.name
+        else:
+            skeleton = info.load_skeleton().name if info is not None and info.skeleton is not None else None
+        entries.append({
+            "name": name, "title": info.title if info else name,
+            "kind": prepared.kind if prepared else info.kind if info else None, "skeleton": skeleton,
+            "year": info.year if info else None, "licence": info.licence if info else "",
+            "url": info.url if info else "",
+            "adapter": name in adapters, "prepared": prepared is not None,
+            "num_examples": {split: prepared.num_examples(split) for split in prepared.splits()} if prepared else {}})
+    return entries
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    if options.name is not None and len(options.names) > 1:
+        raise ValueError(f"--name renames one data set; got {len(options.names)}: {', '.join(options.names)}")
+    adapters = [load_adapter(name) for name in options.names]  # all, before the first long run
+    raw_dirs = [_raw_dir(adapter.name, options) for adapter in adapters]
+    for adapter, raw_dir in zip(adapters, raw_dirs, strict=True):
+        manifest = prepare(
+            adapter, raw_dir, options.data_root, name=options.name, splits=options.splits, limit=options.limit,
+            skip_bad=options.skip_bad, workers=options.workers, person_side=options.person_side,
+            overwrite=options.overwrite)
+        print(f"{manifest['name']}: {_summary(manifest)} in {options.data_root / manifest['name']}")
+        for entry in manifest["skipped"][:5]:
+            print(f"  skipped {entry['where']}: {entry['reason']}")
+        if (num_more := len(manifest["skipped"]) - 5) > 0:
+            print(f"  and {num_more} more, listed in {options.data_root / manifest['name'] / MANIFEST_NAME}")
+
+
+def _raw_dir(name: str, options: argparse.Namespace) -> pathlib.Path | None:
+    """The folder of a data set's raw files; None where it is rendered."""
+    info = load_catalogue().get(name)
+    if info is not None and info.is_rendered:
+        return None
+    if options.raw_dir is None:
+        source = f", which come from {info.url}" if info is not None and info.url else ""
+        raise ValueError(f"data set {name} needs --raw-dir, the folder of its files{source}")
+    folder = options.raw_dir if len(options.names) == 1 else options.raw_dir / name
+    # Without the raw files a finished data set is still complete; `prepare` says what is missing otherwise.
+    if not folder.is_dir() and not (options.data_root / (options.name or name) / MANIFEST_NAME).is_file():
+        raise ValueError(f"--raw-dir: there is no folder {folder}")
+    return folder
+
+
+def _summary(manifest: dict) -> str:
+    counts = ", ".join(f"{split['num_examples']} {name}" for name, split in manifest["splits"].items())
+    return counts + (f", {len(manifest['skipped'])} skipped" if manifest["skipped"] else "")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from datasets.inspection import describe, draw_examples  # only this command draws
+
+    if options.num < 1:
+        raise ValueError(f"--num is {options.num}; expected 1 or more")
+    dataset = PreparedDataset(options.data_root / canonical_name(options.name))
+    split = options.split or dataset.splits()[0]
+    output = options.output or pathlib.Path(f"{dataset.name}-{split}.png")
+    num_drawn = draw_examples(dataset, split, options.num, options.seed, output)
+    print(describe(dataset))
+    print(f"{num_drawn} examples of {split} drawn in {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

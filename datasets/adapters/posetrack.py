@@ -1,0 +1,98 @@
+"""PoseTrack18 (Andriluka et al., CVPR 2018), or PoseTrack21 in its layout: people tracked in videos, 17 joints in 2D.
+
+    RAW_DIR/images/{train,val}/VIDEO/NNNNNN.jpg
+    RAW_DIR/[posetrack_data/]annotations/{train,val}/VIDEO.json
+
+`train` is the training split, `val` the validation split; the labels of `test` are withheld. In training videos a frame
+of a track is left out while the person hardly moves, see `select_frames`. The boxes are those of the annotations.
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from datasets.raw_example import Adapter, RawExample
+from datasets.raw_files import KeypointAnnotation, has_enough_limb_joints, path_inside, read_coco_keypoints
+from posepile.geometry.skeleton import load_skeleton
+
+SKELETON = load_skeleton("posetrack_17")
+LABELLED = 1  # the only flag that means a usable joint
+MIN_MOVEMENT = 0.5  # of the diagonal of the head box
+FOLDERS = {"train": "train", "validation": "val"}
+HINT = "Get the PoseTrack18 images and labels from https://posetrack.net and unpack them there."
+
+
+def list_units(raw_dir: pathlib.Path, split: str) -> list[str]:
+    """The annotation files, one per video; see `Adapter.list_units`."""
+    if split not in FOLDERS:
+        return []
+    roots = [raw_dir / "posetrack_data" / "annotations", raw_dir / "annotations"]
+    existing = [root for root in roots if any((root / folder).is_dir() for folder in FOLDERS.values())]
+    if not existing:
+        raise FileNotFoundError(f"neither {roots[0]} nor {roots[1]} has a folder train or val. {HINT}")
+    return [path.relative_to(raw_dir).as_posix() for path in sorted((existing[0] / FOLDERS[split]).glob("*.json"))]
+
+
+def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample]:
+    """The people of one video, track by track."""
+    path = raw_dir / unit
+    tracks: dict[int | None, list[KeypointAnnotation]] = {}
+    for people in read_coco_keypoints(path, SKELETON, HINT).values():
+        for person in people:
+            if person.bbox is not None and (person.bbox[2:] > 0).all():
+                tracks.setdefault(person.track_id, []).append(person)
+    is_training = path.parent.name == FOLDERS["train"]
+    for track_id, people in tracks.items():
+        poses = [_joints2d(person) for person in people]
+        frames = range(len(people))
+        if is_training and track_id is not None:
+            frames = select_frames(poses, [_movement_threshold(person) for person in people])
+        for i in frames:
+            if has_enough_limb_joints(poses[i], SKELETON):
+                image_path = path_inside(raw_dir, people[i].file_name, f"{path}: file_name")
+                if not image_path.is_file():
+                    raise FileNotFoundError(f"{path} lists the image {image_path}, which is missing. {HINT}")
+                yield RawExample(image=image_path, bbox=people[i].bbox, joints2d=poses[i], provenance={
+                    "source": people[i].file_name, "sequence": path.stem, "frame": people[i].image_id,
+                    "subject": track_id, "annotation": people[i].annotation_id})
+
+
+def select_frames(poses: Sequence[np.ndarray], thresholds: Sequence[float]) -> list[int]:
+    """Which frames of a track to keep: those with a joint newly labelled or moved since the last frame kept.
+
+    Args:
+        poses: [num_joints, 2] px each; nan where there is no label.
+        thresholds: px, one per frame; the distance that counts as movement.
+
+    Returns: indices of the frames. The first one with any label is kept.
+    """
+    kept: list[int] = []
+    for i, (pose, threshold) in enumerate(zip(poses, thresholds, strict=True)):
+        is_labelled = np.isfinite(pose).all(axis=1)
+        if not is_labelled.any():
+            continue
+        if kept:
+            distance = np.linalg.norm(pose - poses[kept[-1]], axis=1)  # nan where unlabelled in either frame
+            is_new = is_labelled & np.isnan(distance)
+            if not is_new.any() and not (distance >= threshold).any():
+                continue
+        kept.append(i)
+    return kept
+
+
+def _movement_threshold(person: KeypointAnnotation) -> float:
+    """px that count as movement; 0 for a person without a head box: every frame is kept."""
+    return 0.0 if person.bbox_head is None else MIN_MOVEMENT * float(np.hypot(*person.bbox_head[2:]))
+
+
+def _joints2d(person: KeypointAnnotation) -> np.ndarray:
+    return np.where((person.flags == LABELLED)[:, None], person.joints2d, np.float32(np.nan))
+
+
+def skeleton_name(_raw_dir: pathlib.Path) -> str:
+    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
+    return SKELETON.name
+
+
+ADAPTER = Adapter(name="posetrack", kind="2d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit)

@@ -1,0 +1,82 @@
+"""Shows what is in a prepared data set: a summary as text, and examples with their labels as a picture."""
+
+import pathlib
+
+import cv2
+import numpy as np
+
+from posepile.data.records import MANIFEST_NAME, Example, PreparedDataset, decode_mask
+from posepile.geometry.camera import project
+from posepile.geometry.skeleton import Skeleton
+from posepile.visualization.contact_sheet import SIDE_LEGEND, contact_sheet, write_png
+from posepile.visualization.drawing import BOX_COLOR, MASK_COLOR, draw_box, draw_mask_outline, draw_skeleton
+
+CELL_SIDE = 320  # px
+MAX_COLUMNS = 6
+
+
+def describe(dataset: PreparedDataset) -> str:
+    """Counts, skeleton, bone lengths, licence and skipped examples."""
+    manifest, skeleton = dataset.manifest, dataset.skeleton
+    lines = [f"{dataset.name}: labelled in {dataset.kind.upper()}, in {dataset.folder}"]
+    for split in dataset.splits():
+        table = manifest["splits"][split]
+        lines.append(f"  {split}: {table['num_examples']} examples of {table['num_units']} units in "
+                     f"{len(table['shards'])} shards")
+    lines.append(f"  skeleton {skeleton.name}: {skeleton.num_joints} joints, {len(skeleton.edges)} bones")
+    lines += [f"    {line}" for line in _wrapped(skeleton.joint_names)]
+    if manifest["bone_lengths_mm"]:
+        width = max(len(name) for name in manifest["bone_lengths_mm"])
+        lines.append(f"  bone lengths, mm: {'':{max(0, width - 14)}}    mean     std     min     max")
+        lines += [f"    {name:{width}}  " + "".join(f"{values[key]:8.1f}" for key in ("mean", "std", "min", "max"))
+                  for name, values in manifest["bone_lengths_mm"].items()]
+    if manifest.get("licence"):
+        lines.append(f"  licence: {manifest['licence']}")
+    if manifest.get("skipped"):
+        lines.append(f"  {len(manifest['skipped'])} bad examples left out, listed in {dataset.folder / MANIFEST_NAME}")
+    return "\n".join(lines)
+
+
+def draw_examples(dataset: PreparedDataset, split: str, num_examples: int, seed: int, output: pathlib.Path) -> int:
+    """Writes a contact sheet of examples chosen by `seed`, in their order. Returns: how many; fewer if there are
+    fewer."""
+    total = dataset.num_examples(split)
+    positions = np.sort(np.random.default_rng(seed).permutation(total)[:num_examples])
+    cells, captions = [], []
+    for position in positions:
+        example = dataset.read(split, int(position))
+        cells.append(draw_example(example, dataset.skeleton, CELL_SIDE))
+        details = " ".join(f"{key}={value}" for key, value in example.provenance.items())
+        captions.append(f"#{position} {details}".rstrip())
+    columns = min(MAX_COLUMNS, max(1, round(len(cells) ** 0.5 * 1.3)))
+    legend = [*SIDE_LEGEND, ("box", BOX_COLOR), ("mask", MASK_COLOR)]
+    title = f"{dataset.name}, {split}: {len(cells)} of {total} examples, skeleton {dataset.skeleton.name}"
+    write_png(output, contact_sheet(cells, columns, captions, title=title, legend=legend))
+    return len(cells)
+
+
+def draw_example(example: Example, skeleton: Skeleton, side: int) -> np.ndarray:
+    """An example's crop, its longer side resized to `side` px, with box, mask outline and joints: projected, or as
+    labelled in 2D."""
+    image = example.decode_image()
+    scale = side / max(image.shape[:2])
+    size = tuple(max(1, round(scale * length)) for length in image.shape[1::-1])
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if example.mask_rle is not None:
+        mask = decode_mask(example.mask_rle, *image.shape[:2])
+        resized = draw_mask_outline(resized, cv2.resize(np.uint8(mask), size, interpolation=cv2.INTER_NEAREST))
+    x, y, width, height = example.bbox
+    box = np.array([scale * (x + 0.5) - 0.5, scale * (y + 0.5) - 0.5, scale * width, scale * height])
+    resized = draw_box(resized, box)
+    joints2d = example.joints2d if example.joints3d is None else project(example.joints3d, example.intrinsics)
+    return draw_skeleton(resized, scale * (joints2d + 0.5) - 0.5, skeleton)
+
+
+def _wrapped(words, width: int = 100) -> list[str]:
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) + 2 > width:
+            lines.append("")
+        lines[-1] += f"{word}, "
+    lines[-1] = lines[-1].removesuffix(", ")
+    return [line.rstrip() for line in lines]

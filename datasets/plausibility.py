@@ -1,0 +1,162 @@
+"""Checks on 3D labels of unknown origin: unit mix-ups, swapped left and right, cameras that look elsewhere."""
+
+import numpy as np
+
+from posepile.geometry.camera import project, transform
+from posepile.geometry.skeleton import Skeleton
+
+MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
+# The largest distance between two joints, median over people: from a crouching child to a tall adult reaching up.
+BODY_EXTENT_MM = (300.0, 3500.0)
+MIN_LABELLED_SHARE = 0.5  # of the joints, for a person to count in the check of the body size
+
+MIN_LEGS = 12  # fewer bent legs and feet say nothing about left and right
+MAX_WRONG_SHARE = 0.75  # healthy knees bend one way; noise and crossed legs stay far below this
+MIN_BEND_DEGREES = 20.0
+MIN_COSINE = 0.5  # a bend that is mostly sideways does not count
+TOE_NAMES = ("toe", "big_toe", "foot")  # the first of these that the format has shows where a foot points
+
+# [4, 4] from a convention of camera axes to OpenCV's (x right, y down, z forward); OpenGL's y points up and z backward.
+CAMERA_AXES = {"opencv": np.eye(4), "opengl": np.diag([1.0, -1.0, -1.0, 1.0])}
+FAR_OUTSIDE = 1.0  # image sizes beyond the border; nothing that near the picture is "far outside"
+
+
+def body_extents(joints3d: np.ndarray) -> np.ndarray:
+    """The largest distance between two labelled joints of each person.
+
+    Args:
+        joints3d: [num_people, num_joints, 3], any frame and unit; nan where there is no label.
+
+    Returns: [num_people], same unit; nan for people with fewer than half of their joints labelled.
+    """
+    is_labelled = np.isfinite(joints3d).all(axis=-1)
+    points = np.where(is_labelled[..., None], joints3d, 0)
+    distance = np.linalg.norm(points[:, :, None] - points[:, None], axis=-1)
+    distance *= is_labelled[:, :, None] & is_labelled[:, None]
+    return np.where(is_labelled.mean(axis=1) >= MIN_LABELLED_SHARE, distance.max(axis=(1, 2)), np.nan)
+
+
+def check_body_size(joints3d: np.ndarray, units: str, where: str) -> None:
+    """Checks that people are as large as people are.
+
+    Args:
+        joints3d: [num_people, num_joints, 3] mm; nan where there is no label.
+        units: what the data were said to be in: "mm", "cm" or "m"; for the message.
+        where: file and field; begins the message.
+
+    Raises: ValueError naming the unit that would make sense.
+    """
+    extents = body_extents(joints3d)
+    extents = extents[np.isfinite(extents)]
+    if not extents.size or BODY_EXTENT_MM[0] <= (extent := float(np.median(extents))) <= BODY_EXTENT_MM[1]:
+        return
+    fitting = [unit for unit, factor in MM_PER_UNIT.items()
+               if BODY_EXTENT_MM[0] <= extent / MM_PER_UNIT[units] * factor <= BODY_EXTENT_MM[1]]
+    advice = f"As {fitting[0]} the size would be plausible: set units to \"{fitting[0]}\"." if fitting else \
+        "No unit makes this plausible; check the joints."
+    raise ValueError(f"{where}: read in {units}, people measure {extent:.4g} mm from end to end (median of "
+                     f"{extents.size}); expected {BODY_EXTENT_MM[0]:.0f} to {BODY_EXTENT_MM[1]:.0f} mm. {advice}")
+
+
+def left_right_votes(joints3d: np.ndarray, skeleton: Skeleton) -> tuple[int, int]:
+    """Counts the knees and feet that point forward and backward, where forward follows from which hip is called left.
+
+    With `left` from the right to the left hip and `up` along a leg, left x up points forward (in right-handed axes).
+    Bent knees and toes point there; in a mirrored body, or one with swapped names, they point back.
+
+    Args:
+        joints3d: [num_people, num_joints, 3], right-handed axes, any unit; nan where there is no label.
+
+    Returns: number of legs and feet that point forward, number that point backward. (0, 0) for a format without legs.
+    """
+    index = {name: i for i, name in enumerate(skeleton.joint_names)}
+    forward_count = backward_count = 0
+    if not {"left_hip", "right_hip"} <= index.keys():
+        return 0, 0
+    left = joints3d[:, index["left_hip"]] - joints3d[:, index["right_hip"]]
+    for side in ("left", "right"):
+        if f"{side}_knee" not in index or f"{side}_ankle" not in index:
+            continue
+        hip, knee, ankle = (joints3d[:, index[f"{side}_{joint}"]] for joint in ("hip", "knee", "ankle"))
+        up = hip - ankle
+        bend = np.pi - _angle(hip - knee, ankle - knee)
+        on_line = ankle + up * (_dot(knee - ankle, up) / np.maximum(_dot(up, up), 1e-9))[:, None]
+        votes = [(knee - on_line, np.cross(left, up), bend >= np.deg2rad(MIN_BEND_DEGREES))]
+        if toe := next((f"{side}_{name}" for name in TOE_NAMES if f"{side}_{name}" in index), None):
+            votes.append((joints3d[:, index[toe]] - ankle, np.cross(left, knee - ankle), np.True_))
+        for offset, forward, is_counted in votes:
+            cosine = np.cos(_angle(offset, forward))
+            forward_count += np.count_nonzero(is_counted & (cosine > MIN_COSINE))
+            backward_count += np.count_nonzero(is_counted & (cosine < -MIN_COSINE))
+    return forward_count, backward_count
+
+
+def check_left_right(joints3d: np.ndarray, skeleton: Skeleton, where: str) -> None:
+    """Checks that knees bend and feet point forward; see `left_right_votes`. Too few bent legs are no evidence.
+
+    Raises: ValueError, beginning with `where`, if nearly all of them point backward.
+    """
+    num_forward, num_backward = left_right_votes(joints3d, skeleton)
+    total = num_forward + num_backward
+    if total >= MIN_LEGS and num_backward > MAX_WRONG_SHARE * total:
+        raise ValueError(
+            f"{where}: {num_backward} of {total} bent knees and feet point to the back. Either left and right are "
+            f"swapped (expected order of {skeleton.name}: {', '.join(skeleton.joint_names)}), or the coordinates are "
+            "left-handed, as in some game engines: then negate one axis of the joints and of the camera poses.")
+
+
+def is_near_image(joints3d_camera: np.ndarray, intrinsics: np.ndarray, image_size: tuple[int, int],
+                  margin: float = FAR_OUTSIDE) -> np.ndarray:
+    """[num_joints] bool: whether a joint is in front of the camera and in the image or near it, by an ideal lens.
+
+    Args:
+        joints3d_camera: [num_joints, 3] mm; nan where there is no label.
+        image_size: width, height, px.
+        margin: how far outside a joint may be, in sizes of the image.
+    """
+    pixels = project(joints3d_camera, intrinsics)
+    size = np.array(image_size)
+    with np.errstate(invalid="ignore"):
+        return ((pixels >= -margin * size - 0.5) & (pixels <= (1 + margin) * size - 0.5)).all(axis=-1)
+
+
+def readings_that_fit(joints3d_world: np.ndarray, rotation: np.ndarray, vector: np.ndarray, intrinsics: np.ndarray,
+                      image_size: tuple[int, int]) -> list[str]:
+    """The readings of a camera's pose under which the person is in the picture, for error messages.
+
+    Args:
+        joints3d_world: [num_joints, 3] mm; nan where there is no label.
+        rotation, vector: [3, 3] and [3] mm, the numbers of the pose, whatever they mean.
+        image_size: width, height, px.
+
+    Returns: descriptions, those that keep the unit of the vector first.
+    """
+    labelled = joints3d_world[np.isfinite(joints3d_world).all(axis=-1)]
+    readings = []
+    for factor, note in ((1, ""), (1000, ", its position in m, not mm"), (1e-3, ", its position in mm, not m"),
+                         (10, ", its position in cm, not mm"), (0.1, ", its position in mm, not cm")):
+        poses = {"world_to_camera with rotation and translation": rigid(rotation, factor * vector),
+                 "world_to_camera with rotation and center": rigid(rotation, -rotation @ (factor * vector)),
+                 "camera_to_world": rigid(rotation.T, -rotation.T @ (factor * vector))}
+        readings += [(f"{name}, axes {axes}{note}", to_opencv @ pose)
+                     for axes, to_opencv in CAMERA_AXES.items() for name, pose in poses.items()]
+    readings.append(("joints3d_camera: joints in the camera's frame", np.eye(4)))
+    return [name for name, pose in readings
+            if is_near_image(transform(labelled, pose), intrinsics, image_size, margin=0.0).mean() > 0.8]
+
+
+def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """[4, 4] of X -> R X + t."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation, translation
+    return matrix
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("...i,...i->...", a, b)
+
+
+def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[...] radians between [..., 3] vectors; nan where one is nan or zero."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.arccos(np.clip(_dot(a, b) / np.sqrt(_dot(a, a) * _dot(b, b)), -1, 1))

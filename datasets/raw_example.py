@@ -1,0 +1,61 @@
+"""What an adapter yields: one labelled person in one image as the data set's authors distribute it, in our units and axes."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from posepile.data.records import Example
+from posepile.geometry.camera import Camera
+
+
+@dataclasses.dataclass(frozen=True)
+class RawExample:
+    """One person in one image, before cropping.
+
+    Attributes:
+        image: file of the image, or the image itself as [height, width, 3] uint8 RGB.
+        bbox: [4] x, y, width, height of the person, px of the (distorted) image.
+        camera: its calibration; None where there is none, only with `joints2d`.
+        joints3d_world: [num_joints, 3] world frame, mm; nan where there is no label. None: labelled in 2D only.
+        joints2d: [num_joints, 2] px of the image; nan where there is no label. None: labelled in 3D.
+        mask: [height, width] bool of the person; None where there is none.
+        provenance: where it comes from: `subject`, `sequence`, `frame`, `camera`, `source` (file) as far as known.
+    """
+
+    image: pathlib.Path | np.ndarray
+    bbox: np.ndarray
+    camera: Camera | None = None
+    joints3d_world: np.ndarray | None = None
+    joints2d: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    provenance: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """How one data set is read. Every module in `datasets/adapters` has one, named ADAPTER.
+
+    Attributes:
+        name: of the data set.
+        kind: "3d" or "2d": what its labels are; a function of the raw folder where that depends on it. Read it by `label_kind`.
+        skeleton: called with the raw folder; name of a format or an inline definition, see `skeleton_from_dict`.
+        list_units: called with (raw_dir, split); the work units of a split in a fixed order (sequences, say, or annotation files). A
+            unit is a picklable, JSON-like value. Raises FileNotFoundError naming the missing file and where to get it. A split that
+            the data set does not have gives an empty list.
+        load_unit: called with (raw_dir, unit); yields the unit's examples in a fixed order. A `RawExample` gets cropped; an
+            `Example` (from a renderer, say) is stored as it is. A person whose annotation is wrong may be yielded as a `ValueError`
+            that names file and field, so that the caller can raise it or skip that person alone.
+    """
+
+    name: str
+    kind: str | Callable[[pathlib.Path | None], str]
+    skeleton: Callable[[pathlib.Path | None], str | dict]
+    list_units: Callable[[pathlib.Path | None, str], list[Any]]
+    load_unit: Callable[[pathlib.Path | None, Any], Iterator[RawExample | Example | ValueError]]
+
+    def label_kind(self, raw_dir: pathlib.Path | None) -> str:
+        """"3d" or "2d" for this raw folder."""
+        return self.kind(raw_dir) if callable(self.kind) else self.kind

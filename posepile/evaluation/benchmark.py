@@ -1,0 +1,78 @@
+"""Running a benchmark: predict a prepared data set's images and score the predictions."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from posepile.data.batches import make_evaluation_batch
+from posepile.data.records import PreparedDataset, atomic_file, write_json
+from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
+from posepile.geometry.skeleton import Skeleton, joint_indices
+from posepile.prediction.predictor import Predictor
+from posepile.training.pseudo_labels import predict_poses
+
+_MEAN_POSE_EXAMPLES = 2000  # of each training set
+
+
+def evaluation_split(dataset: PreparedDataset) -> str:
+    """The split that is scored: test, or the next best that the data set has."""
+    return next(split for split in ("test", "validation", "train") if split in dataset.splits())
+
+
+def read_truth(dataset: PreparedDataset, split: str, positions: Sequence[int], crop_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in the frames of the evaluation crops: joints3d [n, num_joints, 3] mm, and their mask [n, num_joints] bool."""
+    chunks = [make_evaluation_batch(dataset, split, positions[i:i + 256], crop_side) for i in range(0, len(positions), 256)]
+    return np.concatenate([c["joints3d"] for c in chunks]), np.concatenate([c["joints3d_mask"] for c in chunks])
+
+
+def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions_path: pathlib.Path | None = None,
+                     description: str = "") -> dict:
+    """Scores a model on a data set with 3D labels, in the formats that the data set labels.
+
+    Args: predictions_path: .npz that gets the predictions, `joints3d` and `joint_names`; None: not written.
+    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root and averaging.
+    Raises: ValueError if the model does not predict the data set's format, or the data set has no 3D labels.
+    """
+    if dataset.kind != "3d":
+        raise ValueError(f"data set {dataset.name} has 2D labels only and cannot be scored in 3D")
+    joints = joint_indices(predictor.skeleton, dataset.skeleton)
+    split = evaluation_split(dataset)
+    positions = np.arange(dataset.num_examples(split))
+    joints3d = predict_poses(predictor, dataset, split, positions, description)[:, joints]
+    if predictions_path is not None:
+        with atomic_file(predictions_path) as file:
+            np.savez(file, joints3d=joints3d, joint_names=np.array(dataset.skeleton.joint_names))
+    true, mask = read_truth(dataset, split, positions, predictor.model.crop_side)
+    stamp = {"dataset": dataset.name, "split": split, "num_poses": len(positions), "joints": dataset.skeleton.name,
+             "root": "each format's own root joint, counted in every mean", "annotation": "metric, crop camera frame",
+             "averaging": "flat over poses and joints"}
+    return {**score_merged(joints3d, true, mask, dataset.skeleton), "stamp": stamp}
+
+
+def evaluate_baseline(training_sets: Sequence[PreparedDataset], dataset: PreparedDataset, crop_side: int) -> dict | None:
+    """Scores the mean training pose on a data set; None if no training set labels its formats."""
+    formats = dataset.skeleton.formats or (dataset.skeleton,)
+    skeleton = dataset.skeleton
+    total = np.full((skeleton.num_joints, 3), np.nan)
+    for training_set in training_sets:
+        for fmt in formats:
+            if training_set.skeleton == fmt:
+                mean_pose = _mean_training_pose(training_set, fmt, crop_side)
+                total[joint_indices(skeleton, fmt) if skeleton.formats else slice(None)] = mean_pose
+    if not np.isfinite(total).all():
+        return None
+    split = evaluation_split(dataset)
+    true, mask = read_truth(dataset, split, np.arange(dataset.num_examples(split)), crop_side)
+    return mean_pose_baseline(total, true, mask, skeleton)
+
+
+def save_scores(path: pathlib.Path, scores: dict) -> None:
+    """Writes a record of scores as JSON; undefined numbers become null."""
+    write_json(path, json_ready(scores))
+
+
+def _mean_training_pose(training_set: PreparedDataset, skeleton: Skeleton, crop_side: int) -> np.ndarray:
+    count = training_set.num_examples("train")
+    positions = np.unique(np.linspace(0, count - 1, min(count, _MEAN_POSE_EXAMPLES)).astype(np.int64))
+    return mean_relative_pose(*read_truth(training_set, "train", positions, crop_side), skeleton)

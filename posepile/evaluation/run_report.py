@@ -1,0 +1,51 @@
+"""The report of a run, from the files in its folder."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from posepile.data.batches import make_evaluation_batch
+from posepile.data.records import PreparedDataset
+from posepile.evaluation.benchmark import evaluation_split
+from posepile.geometry.skeleton import skeleton_from_dict
+from posepile.visualization.report import ReportContent, ReportSamples, write_report
+
+REPORT_NAME = "report.html"
+NUM_SAMPLES = 6
+
+
+def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mapping[str, Mapping],
+                     records: Sequence[Mapping], dataset: PreparedDataset, crop_side: int, seconds: Mapping[str, float],
+                     autoencoder: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    """Writes report.html.
+
+    Args:
+        run_dir: the run's folder; its evaluation/MODEL_DATASET.npz hold the predictions.
+        settings: of the run.
+        scores: per model ("initial", "finetuned") and for "mean_pose", per data set, as in evaluation/*.json.
+        records: lines of metrics.jsonl.
+        dataset: the evaluated data set that is shown.
+        crop_side: of the model, px.
+        seconds: per part of the run.
+        autoencoder: encoder [num_latents, num_joints] and decoder [num_joints, num_latents]; None: not shown.
+    """
+    models = [name for name in scores if name != "mean_pose"]
+    split = evaluation_split(dataset)
+    count = dataset.num_examples(split)
+    positions = np.unique(np.linspace(0, count - 1, min(count, NUM_SAMPLES)).astype(np.int64))
+    batch = make_evaluation_batch(dataset, split, positions, crop_side)
+    predictions = {}
+    for name in models:
+        with np.load(run_dir / "evaluation" / f"{name}_{dataset.name}.npz", allow_pickle=False) as file:
+            predictions[name] = file["joints3d"][positions]
+    samples = ReportSamples(
+        batch["image"], batch["intrinsics"], batch["joints3d"], batch["joints3d_mask"], predictions,
+        [f"{dataset.name}, {split} image {i}" for i in positions])
+    encoder, decoder = autoencoder or (None, None)
+    write_report(run_dir / REPORT_NAME, ReportContent(
+        settings=settings, metrics={name: scores[name][dataset.name] for name in models},
+        skeleton=skeleton_from_dict(dataset.manifest["skeleton"]), baseline=scores["mean_pose"][dataset.name],
+        training_log=records, samples=samples, encoder=encoder, decoder=decoder,
+        measurements={f"seconds, {part}": value for part, value in seconds.items()},
+        title=f"Training run {run_dir.name}"))

@@ -1,0 +1,84 @@
+"""The losses on absolute joints (METHOD section 4; WACV 2023, supplement S2). Lengths come in mm and are divided by 1000 here."""
+
+from keras import ops
+
+from posepile.models.absolute_pose import is_inside, project_points
+from posepile.models.heads import BOX_SIZE_MM
+
+ABSOLUTE_LOSS_FACTOR = 0.1
+WEAK_SUPERVISION_FACTOR = 0.2
+MAX_EFFECTIVE_DEPTH_MM = 10_000.0  # further away the z error is scaled down to this depth
+MIN_TRUE_DEPTH_MM = 300.0
+NEAR_FIELD_OF_VIEW_STRIDES = 20.0
+_MM_PER_UNIT = 1000.0
+
+
+def masked_mean(values, mask):
+    """Mean of values [batch, n, c] over the joints where mask [batch, n] is True; 0 where there is none.
+
+    Masked values take no part, even if they are not finite: callers guard their gradients by masking the inputs.
+    """
+    mask = mask[..., None]
+    total = ops.sum(ops.where(mask, values, 0.0))
+    count = ops.sum(ops.cast(mask, values.dtype)) * values.shape[-1]
+    return total / ops.maximum(count, 1.0)
+
+
+def mean_relative_loss(joints3d_pred, joints3d_true, mask):
+    """Mean |difference| after subtracting each pose's own mean over its valid joints.
+
+    Args: joints3d_pred, joints3d_true: [batch, n, 3] mm, camera frame; mask: [batch, n] bool.
+    """
+    return masked_mean(ops.abs(_center(joints3d_pred, mask) - _center(joints3d_true, mask)), mask) / _MM_PER_UNIT
+
+
+def absolute_loss(joints3d_pred, joints3d_true, mask):
+    """Mean |difference| in camera space; far away the z part is scaled by 10 m / true z. Arguments as above."""
+    true_depth = ops.where(mask, joints3d_true[..., 2], MAX_EFFECTIVE_DEPTH_MM)
+    mask = ops.logical_and(mask, true_depth > MIN_TRUE_DEPTH_MM)
+    z_scale = ops.minimum(1.0, MAX_EFFECTIVE_DEPTH_MM / ops.maximum(true_depth, 1.0))[..., None]
+    difference = ops.abs(joints3d_pred - joints3d_true)
+    difference = ops.concatenate([difference[..., :2], difference[..., 2:] * z_scale], axis=-1)
+    return masked_mean(difference, mask) / _MM_PER_UNIT
+
+
+def projection_loss_3d(joints3d_pred, joints3d_true, mask, intrinsics, *, crop_side, stride):
+    """Mean |difference| of the projections, with px counted as mm at the scale of the metric box.
+
+    Only joints predicted inside the crop and truly near it count, both in front of the camera, the true one at more than 300 mm.
+
+    Args:
+        joints3d_pred, joints3d_true: [batch, n, 3] mm, camera frame; mask: [batch, n] bool; intrinsics: [batch, 3, 3].
+        crop_side, stride: px.
+    """
+    mask = ops.logical_and(mask, joints3d_true[..., 2] > MIN_TRUE_DEPTH_MM)
+    return projection_loss_2d(joints3d_pred, project_points(joints3d_true, intrinsics), mask, intrinsics,
+                              crop_side=crop_side, stride=stride)
+
+
+def projection_loss_2d(joints3d_pred, joints2d_true, mask, intrinsics, *, crop_side, stride):
+    """The same for labels in the image: joints2d_true [batch, n, 2] px."""
+    joints2d_pred = project_points(joints3d_pred, intrinsics)
+    in_front = joints3d_pred[..., 2] > 0
+    near = is_inside(joints2d_true, crop_side, -NEAR_FIELD_OF_VIEW_STRIDES * stride)
+    mask = ops.all(ops.stack([mask, in_front, near, is_inside(joints2d_pred, crop_side, 0.0)], axis=-1), axis=-1)
+    difference = ops.abs(joints2d_pred - joints2d_true)
+    return masked_mean(difference, mask) * (BOX_SIZE_MM / crop_side / _MM_PER_UNIT)
+
+
+def consistency_loss(joints3d_pred, projection_matrix):
+    """Mean |P - A(P)|: how far a prediction is from what the affine-combining autoencoder can express.
+
+    Args:
+        joints3d_pred: [batch, J, 3] mm, camera frame.
+        projection_matrix: [J, J] W_dec W_enc.
+    """
+    reconstructed = ops.einsum("ij,bjc->bic", projection_matrix, joints3d_pred)
+    return ops.mean(ops.abs(joints3d_pred - reconstructed)) / _MM_PER_UNIT
+
+
+def _center(joints3d, mask):
+    weights = ops.cast(mask, joints3d.dtype)[..., None]
+    joints3d = ops.where(mask[..., None], joints3d, 0.0)
+    mean = ops.sum(joints3d, axis=1, keepdims=True) / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)
+    return joints3d - mean

@@ -1,0 +1,102 @@
+"""The public API of prediction: an image and person boxes in, joints in camera space out."""
+
+import pathlib
+
+import cv2
+import keras
+import numpy as np
+
+from posepile.geometry.camera import crop_cameras, crop_homography, weak_crop_intrinsics
+from posepile.geometry.skeleton import Skeleton, joint_indices
+from posepile.models.pose_model import PoseModel
+
+DEFAULT_BATCH_SIZE = 64
+
+
+def default_jit_compile() -> bool | str:
+    """Whether Keras should compile with XLA: not for TensorFlow on a CPU, where XLA's convolutions are several times slower."""
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    return "auto" if keras.distribution.list_devices("gpu") or keras.distribution.list_devices("tpu") else False
+
+
+def load_model(path: pathlib.Path | str) -> PoseModel:
+    """Reads a `.keras` file written by the trainer. Raises: FileNotFoundError, ValueError saying what is wrong with the file."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be loaded as a model: {error}") from error
+    if not isinstance(model, PoseModel):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a pose model of this trainer")
+    return model
+
+
+class Predictor:
+    """Predicts joints with a trained model.
+
+    Attributes:
+        model: the `PoseModel`.
+        skeleton: the merged skeleton of its outputs.
+    """
+
+    def __init__(self, model: PoseModel | pathlib.Path | str, batch_size: int = DEFAULT_BATCH_SIZE):
+        self.model = model if isinstance(model, PoseModel) else load_model(model)
+        self.model.compile(jit_compile=default_jit_compile())
+        self.skeleton: Skeleton = self.model.skeleton
+        self.batch_size = batch_size
+
+    def predict_crops(self, image: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+        """Joints in the crop cameras' frames.
+
+        Args:
+            image: [n, crop_side, crop_side, 3] uint8 RGB crops.
+            intrinsics: [n, 3, 3] of the crops, px.
+
+        Returns: [n, skeleton.num_joints, 3] float32, mm.
+        """
+        results = []
+        for start in range(0, len(image), self.batch_size):
+            part = image[start:start + self.batch_size], intrinsics[start:start + self.batch_size]
+            count = len(part[0])
+            # Every call has the same batch size, so that nothing is compiled twice.
+            padded = [np.concatenate([p, np.repeat(p[-1:], self.batch_size - count, axis=0)]) for p in part]
+            inputs = {"image": padded[0], "intrinsics": np.float32(padded[1])}
+            results.append(np.asarray(self.model.predict_on_batch(inputs))[:count])
+        return np.concatenate(results) if results else np.zeros((0, self.skeleton.num_joints, 3), np.float32)
+
+    def predict(self, image: np.ndarray, boxes: np.ndarray, intrinsics: np.ndarray | None = None,
+                distortion: np.ndarray | None = None, skeleton: Skeleton | None = None) -> np.ndarray:
+        """Joints of the people in an image, in the camera's frame.
+
+        Args:
+            image: [height, width, 3] uint8 RGB.
+            boxes: [n, 4] x, y, width, height of each person, px.
+            intrinsics: [3, 3], px; None: a guess in which the largest person is seen under 8 degrees: depths are then only
+                right up to scale.
+            distortion: OpenCV coefficients, or None.
+            skeleton: one of the model's formats; None: all joints.
+
+        Returns: [n, num_joints, 3] float32, mm.
+        Raises: ValueError for an image or boxes of the wrong shape.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image must be [height, width, 3] uint8 RGB, got {image.dtype} {list(image.shape)}")
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4) if np.size(boxes) else np.zeros((0, 4))
+        if not len(boxes):
+            num_joints = (skeleton or self.skeleton).num_joints
+            return np.zeros((0, num_joints, 3), np.float32)
+        if intrinsics is None:
+            intrinsics = weak_crop_intrinsics(boxes[:, 2:].max(), image.shape[1::-1])
+        side = self.model.crop_side
+        source = np.repeat(np.asarray(intrinsics, np.float64)[None], len(boxes), axis=0)
+        crop_intrinsics, rotation = crop_cameras(source, boxes, side, distortion=distortion)
+        if distortion is not None and np.any(distortion):
+            image = cv2.undistort(image, np.float64(intrinsics), np.float64(distortion))
+        homographies = crop_homography(source, crop_intrinsics, rotation)
+        crops = np.stack([cv2.warpPerspective(image, h, (side, side), flags=cv2.INTER_LINEAR) for h in homographies])
+        joints3d = self.predict_crops(crops, crop_intrinsics)
+        joints3d = np.einsum("nji,nkj->nki", rotation, joints3d).astype(np.float32)
+        return joints3d if skeleton is None else joints3d[:, joint_indices(self.skeleton, skeleton)]

@@ -1,0 +1,144 @@
+"""Every setting of a training run, with the method's defaults (WACV 2023, supplement S2; MeTRAbs)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from posepile.data.augmentation import AugmentationConfig
+from posepile.models.backbones import list_backbones
+
+PHASES = ("initial", "autoencoder", "finetune")
+CONSISTENCY_MODES = ("regularize", "none")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+BASE_LEARNING_RATE = 2.12e-4
+WEIGHT_DECAY = 3e-3 / math.sqrt(400_000) / BASE_LEARNING_RATE
+ABSOLUTE_LOSS_START = 5000
+WEAK_PERSPECTIVE_STEPS = 500
+BN_INFERENCE_STEPS = 1000
+_SHORT_PHASE_SHARE = 8  # onsets and tails take at most this part of a phase that is too short for the published step counts
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The resolved settings of a run; a set's [hyperparameters] and the command line override the defaults.
+
+    Attributes:
+        backbone, backbone_weights: see `posepile.models.backbones`.
+        crop_side: px.
+        initial_steps, finetune_steps: of the two training phases.
+        bn_inference_steps: last steps of each phase with BatchNorm's stored statistics.
+        absolute_loss_start: step of each phase from which the absolute loss counts.
+        weak_perspective_steps: first steps of the initial phase with the weak-perspective closed form.
+        ghost_batch_size: "16" or another group size, "3d/2d", or "none".
+        precision: Keras dtype policy.
+        base_learning_rate, weight_decay: of AdamW.
+        consistency: how fine-tuning enforces consistency between formats.
+        num_latents: latent points of the autoencoder; None: its default for the joint list.
+        autoencoder_l1: factor of its l1 penalty.
+        autoencoder_steps: upper limit of its optimisation steps.
+        pseudo_label_datasets: data sets whose training images are pseudo-labelled; empty: all with 3D labels.
+        pseudo_labels_per_dataset: at most so many images of each.
+        checkpoint_interval: steps.
+        augmentation: how the training crops vary.
+        seed: of everything random.
+
+    Raises: ValueError listing the valid values of a setting.
+    """
+
+    backbone: str = "efficientnetv2-s"
+    backbone_weights: str = "imagenet"
+    crop_side: int = 256
+    initial_steps: int = 400_000
+    finetune_steps: int = 40_000
+    bn_inference_steps: int = BN_INFERENCE_STEPS
+    absolute_loss_start: int = ABSOLUTE_LOSS_START
+    weak_perspective_steps: int = WEAK_PERSPECTIVE_STEPS
+    ghost_batch_size: str = "16"
+    precision: str = "float32"
+    base_learning_rate: float = BASE_LEARNING_RATE
+    weight_decay: float = WEIGHT_DECAY
+    consistency: str = "regularize"
+    num_latents: int | None = None
+    autoencoder_l1: float = 0.6
+    autoencoder_steps: int = 3000
+    pseudo_label_datasets: tuple[str, ...] = ()
+    pseudo_labels_per_dataset: int = 20_000
+    checkpoint_interval: int = 2000
+    augmentation: AugmentationConfig = AugmentationConfig()
+    seed: int = 1
+
+    def __post_init__(self):
+        _check_choice("backbone", self.backbone, list_backbones())
+        _check_choice("consistency", self.consistency, CONSISTENCY_MODES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        for name in ("crop_side", "initial_steps", "finetune_steps", "checkpoint_interval", "autoencoder_steps",
+                     "pseudo_labels_per_dataset"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not 0 <= self.bn_inference_steps:
+            raise ValueError(f"bn_inference_steps must not be negative, got {self.bn_inference_steps}")
+        if not self.base_learning_rate > 0 or not math.isfinite(self.base_learning_rate):
+            raise ValueError(f"base_learning_rate must be positive, got {self.base_learning_rate}")
+        self.group_sizes(16, 16)
+
+    def group_sizes(self, num_3d: int, num_2d: int) -> int | tuple[int, ...] | None:
+        """Ghost BatchNorm's groups for a batch of num_3d + num_2d examples."""
+        if self.ghost_batch_size == "none":
+            return None
+        if self.ghost_batch_size == "3d/2d":
+            return tuple(n for n in (num_3d, num_2d) if n)
+        if self.ghost_batch_size.isdigit() and int(self.ghost_batch_size) > 0:
+            size = int(self.ghost_batch_size)
+            return size if (num_3d + num_2d) % size == 0 else None
+        raise ValueError(f"ghost_batch_size is {self.ghost_batch_size!r}; valid ones: a number of examples such as "
+                         "16, 3d/2d, none")
+
+    def bn_steps(self, steps: int) -> int:
+        """`bn_inference_steps`, or fewer in a phase too short for them."""
+        return min(self.bn_inference_steps, steps // _SHORT_PHASE_SHARE)
+
+    def absolute_start(self, steps: int) -> int:
+        """`absolute_loss_start`, or earlier in a phase too short for it."""
+        return min(self.absolute_loss_start, steps // _SHORT_PHASE_SHARE)
+
+    def weak_steps(self, steps: int) -> int:
+        """`weak_perspective_steps`, or fewer in a phase too short for them."""
+        return min(self.weak_perspective_steps, steps // _SHORT_PHASE_SHARE)
+
+
+def make_config(hyperparameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrainConfig:
+    """The method's defaults, overridden by a set's hyperparameters, overridden by what the user gave (None: not given).
+
+    Raises: ValueError for a setting that does not exist or has the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    if unknown := set(hyperparameters) - set(fields):
+        raise ValueError(f"unknown hyperparameters {sorted(unknown)}; valid ones: {', '.join(fields)}")
+    values = {**hyperparameters, **{k: v for k, v in overrides.items() if v is not None}}
+    for name, value in values.items():
+        default = fields[name].default
+        if isinstance(value, list):
+            values[name] = value = tuple(value)
+        if name == "augmentation" and isinstance(value, Mapping):
+            values[name] = value = _make_augmentation(value)
+        expected = int if default is None else type(default)
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            values[name] = float(value)
+        elif expected is str and isinstance(value, int):
+            values[name] = str(value)
+        elif not isinstance(value, expected) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a {expected.__name__}, got {value!r}")
+    return TrainConfig(**values)
+
+
+def _make_augmentation(table):
+    fields = [f.name for f in dataclasses.fields(AugmentationConfig)]
+    if unknown := set(table) - set(fields):
+        raise ValueError(f"unknown augmentation settings {sorted(unknown)}; valid ones: {', '.join(fields)}")
+    return AugmentationConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; valid ones: {', '.join(choices)}")

@@ -1,0 +1,79 @@
+"""Pseudo-ground truth for the autoencoder: what the initial model predicts, in all formats, on training images."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from posepile.data.batches import make_evaluation_batch
+from posepile.data.records import PreparedDataset, atomic_file
+from posepile.geometry.skeleton import Skeleton, merged_joint_names
+from posepile.prediction.predictor import Predictor
+
+MIN_LENGTH_RATIO, MAX_LENGTH_RATIO, MAX_LENGTH_DIFFERENCE_MM = 0.1, 3.0, 150.0  # of the data preparation in WACV 2023
+_CHUNK = 256
+
+
+def predict_poses(predictor: Predictor, dataset: PreparedDataset, split: str, positions: np.ndarray,
+                  description: str = "") -> np.ndarray:
+    """Predictions on unaugmented crops: [len(positions), num_joints, 3] float32, crop camera frame, mm."""
+    results = []
+    with tqdm(total=len(positions), desc=f"{description or dataset.name:12}", unit="crop", mininterval=1.0,
+              dynamic_ncols=True) as progress:
+        for start in range(0, len(positions), _CHUNK):
+            batch = make_evaluation_batch(dataset, split, positions[start:start + _CHUNK], predictor.model.crop_side)
+            results.append(predictor.predict_crops(batch["image"], batch["intrinsics"]))
+            progress.update(len(results[-1]))
+    return np.concatenate(results)
+
+
+def plausible_poses(poses: np.ndarray, skeleton: Skeleton, datasets: Sequence[PreparedDataset]) -> np.ndarray:
+    """Which predicted poses have plausible bones in every format whose mean bone lengths are known.
+
+    A bone is implausible if it is shorter than 0.1 or longer than 3 times its mean, and off by more than 150 mm.
+
+    Args: poses: [n, num_joints, 3] mm; datasets: their manifests hold the mean bone lengths of their formats.
+    Returns: [n] bool.
+    """
+    plausible = np.isfinite(poses).all(axis=(1, 2))
+    for dataset in datasets:
+        for fmt in dataset.skeleton.formats or (dataset.skeleton,):
+            names = merged_joint_names(fmt)
+            for i, j in fmt.edges:
+                statistics = dataset.manifest.get("bone_lengths_mm", {}).get(f"{fmt.joint_names[i]}-{fmt.joint_names[j]}")
+                if statistics is None:
+                    continue
+                a, b = skeleton.index(names[i]), skeleton.index(names[j])
+                length, mean = np.linalg.norm(poses[:, a] - poses[:, b], axis=-1), statistics["mean"]
+                ratio = length / mean
+                off = (ratio < MIN_LENGTH_RATIO) | (ratio > MAX_LENGTH_RATIO)
+                plausible &= ~(off & (np.abs(length - mean) > MAX_LENGTH_DIFFERENCE_MM))
+    return plausible
+
+
+def make_pseudo_labels(predictor: Predictor, datasets: Sequence[PreparedDataset], all_datasets: Sequence[PreparedDataset],
+                       max_per_dataset: int, path: pathlib.Path) -> np.ndarray:
+    """Predicts all formats on training images, leaves implausible poses out, and writes the rest to `path`.
+
+    Args:
+        datasets: whose training images are used, at most `max_per_dataset` of each, evenly spread.
+        all_datasets: whose bone lengths tell what is plausible.
+
+    Returns: [n, num_joints, 3] float32, camera frame, mm.
+    Raises: ValueError if no pose is plausible.
+    """
+    poses = []
+    for dataset in datasets:
+        count = dataset.num_examples("train")
+        positions = np.unique(np.linspace(0, count - 1, min(count, max_per_dataset)).astype(np.int64))
+        poses.append(predict_poses(predictor, dataset, "train", positions, f"pseudo-labels {dataset.name}"))
+    poses = np.concatenate(poses)
+    keep = plausible_poses(poses, predictor.skeleton, all_datasets)
+    if not keep.any():
+        raise ValueError(f"none of the {len(poses)} predicted poses has plausible bone lengths: the initial model is not "
+                         "trained far enough to fit the autoencoder. Train it with more --steps.")
+    poses = poses[keep]
+    with atomic_file(path) as file:
+        np.savez(file, joints3d=poses, joint_names=np.array(predictor.skeleton.joint_names), num_left_out=np.sum(~keep))
+    return poses

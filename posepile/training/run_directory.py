@@ -1,0 +1,102 @@
+"""The folder of a run: its settings, what is done already, how long each part took."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+from posepile.data.records import write_json
+
+CONFIG_NAME, PROGRESS_NAME = "config.json", "progress.json"
+_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
+_MISSING = "(not set)"
+
+
+class RunDirectory:
+    """`runs/NAME`. A part of a run that is done is not done again; its time and memory are kept in progress.json.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self._progress_path = path / PROGRESS_NAME
+
+    def open(self, settings: dict, overwrite: bool = False) -> None:
+        """Makes the folder with these settings, or checks that it was made with the same ones.
+
+        Raises: ValueError listing the settings that differ, unless `overwrite`: then the old run is deleted.
+        """
+        settings = json.loads(json.dumps(settings))
+        config_path = self.path / CONFIG_NAME
+        if config_path.is_file():
+            try:
+                old = json.loads(config_path.read_text())["settings"]
+            except (json.JSONDecodeError, KeyError) as error:
+                raise ValueError(f"{config_path} cannot be read ({error}). Use another --workdir, or --overwrite.") from error
+            if old == settings:
+                return
+            if not overwrite:
+                differing = [f"  {name}: {old.get(name, _MISSING)!r} in the run, {settings.get(name, _MISSING)!r} now"
+                             for name in sorted(old.keys() | settings.keys())
+                             if old.get(name, _MISSING) != settings.get(name, _MISSING)]
+                raise ValueError(f"{self.path} holds a run with other settings:\n" + "\n".join(differing)
+                                 + "\nUse another --workdir, or --overwrite to delete that run.")
+        elif self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
+            raise ValueError(f"{self.path} exists, is not empty and holds no run ({CONFIG_NAME} is missing). Use another "
+                             "--workdir, or --overwrite to delete what is there.")
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        write_json(config_path, {"settings": settings, "versions": package_versions(), "command": sys.argv})
+
+    def progress(self) -> dict:
+        """{"seconds": {part: s}, "peak_memory_mb": m, "done": [parts]}."""
+        if not self._progress_path.is_file():
+            return {"seconds": {}, "peak_memory_mb": 0, "done": []}
+        return json.loads(self._progress_path.read_text())
+
+    def is_done(self, part: str) -> bool:
+        return part in self.progress()["done"]
+
+    def run_part(self, part: str, function: Callable[[], None]) -> None:
+        """Runs a part unless it is done. Its seconds add up over interruptions, also when it raises."""
+        if self.is_done(part):
+            return
+        start, finished = time.monotonic(), False
+        try:
+            function()
+            finished = True
+        finally:
+            progress = self.progress()
+            seconds = progress["seconds"].get(part, 0.0) + time.monotonic() - start
+            progress["seconds"][part] = round(seconds, 1)
+            progress["peak_memory_mb"] = max(progress["peak_memory_mb"], peak_memory_mb())
+            if finished:
+                progress["done"].append(part)
+            write_json(self._progress_path, progress)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that influence a result."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def peak_memory_mb() -> int:
+    """The largest resident memory of this process and of its largest child so far, MB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return round((own + children) / unit)

@@ -1,0 +1,398 @@
+"""The report of a training run: one HTML file with everything in it, tables, curves and pictures."""
+
+import base64
+import dataclasses
+import html
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from posepile.data.records import atomic_file
+from posepile.geometry.skeleton import Skeleton
+from posepile.visualization import plots
+
+# label, unit, key in a metrics record, +1 where more is better and -1 where less is
+_HEADLINE = (
+    ("MPJPE", "mm", "mpjpe", -1), ("PA-MPJPE", "mm", "pa_mpjpe", -1),
+    ("PCK@100", "%", "pck100", 1), ("CPS@200", "%", "cps200", 1),
+)
+_INCONSISTENCY = (
+    ("Inconsistency", "mm", "total", -1), ("· in depth", "mm", "depth", -1),
+    ("· in the image plane", "mm", "image_plane", -1),
+)
+_ALL_METRICS = (
+    ("MPJPE", "mm", "mpjpe"), ("PA-MPJPE", "mm", "pa_mpjpe"), ("N-MPJPE", "mm", "n_mpjpe"),
+    ("A-MPJPE", "mm", "a_mpjpe"),
+    *((f"PCK@{t}", "%", f"pck{t}") for t in (50, 100, 150)), *((f"AUC@{t}", "%", f"auc{t}") for t in (50, 100, 150)),
+    ("AUC, 31 steps", "%", "auc31"),
+    *((f"CPS@{t}", "%", f"cps{t}") for t in (100, 150, 200)),
+    *((f"CPS-AUC@{t}", "%", f"cps_auc{t}") for t in (100, 150, 200)),
+    *((f"APCK@{t}", "%", f"apck{t}") for t in (150, 300)),
+    ("poses scored", "", "num_poses"), ("of them with an undefined metric", "", "num_undefined"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSamples:
+    """Test images with poses to draw; n images.
+
+    Attributes:
+        images: [n, height, width, 3] uint8 RGB crops.
+        intrinsics: [n, 3, 3] of the crops, px.
+        joints3d_true: [n, num_joints, 3] of the merged skeleton, camera space, mm.
+        validity: [n, num_joints] bool: which annotations there are.
+        joints3d_pred: {"initial", "finetuned": [n, num_joints, 3]}, camera space, mm.
+        labels: a line of text for each image, e.g. where it is from; or empty.
+    """
+
+    images: np.ndarray
+    intrinsics: np.ndarray
+    joints3d_true: np.ndarray
+    validity: np.ndarray
+    joints3d_pred: Mapping[str, np.ndarray]
+    labels: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportContent:
+    """What a report shows. What is missing (None, empty) is left out.
+
+    Attributes:
+        settings: of the run, as in config.json; nested tables are flattened for display.
+        metrics: {"initial", "finetuned": score}, each with `pooled` and `formats` ({format name: metrics record}) and
+            `inconsistency` (`total`, `depth`, `image_plane`, `per_joint`).
+        skeleton: the merged skeleton that the model predicts.
+        baseline: `pooled` and `formats` of the mean training pose as prediction.
+        training_log: records with `phase`, `step`, `loss`, further `loss_...` terms, and `learning_rate...`.
+        samples: test images to show.
+        encoder, decoder: the autoencoder's weights, [num_latents, num_joints] and [num_joints, num_latents].
+        measurements: further numbers about the run, e.g. seconds per phase: {label: value}.
+        title: heading of the page.
+    """
+
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Mapping]
+    skeleton: Skeleton
+    baseline: Mapping | None = None
+    training_log: Sequence[Mapping] = ()
+    samples: ReportSamples | None = None
+    encoder: np.ndarray | None = None
+    decoder: np.ndarray | None = None
+    measurements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    title: str = "Training report"
+
+
+def write_report(path: str | pathlib.Path, content: ReportContent) -> None:
+    """Writes the report: one HTML file that needs no other file and no network. Raises: OSError."""
+    page = render_report(content).encode()
+    with atomic_file(pathlib.Path(path)) as file:
+        file.write(page)
+
+
+def render_report(content: ReportContent) -> str:
+    """The report as the text of an HTML page."""
+    sections = [
+        f'<div class="pair">{_headline_section(content)}{_inconsistency_section(content)}</div>',
+        _formats_section(content), _samples_section(content), _training_section(content), _autoencoder_section(content),
+        _metrics_section(content), _settings_section(content),
+    ]
+    title = html.escape(content.title)
+    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_CSS}</style>\n</head>\n'
+            f'<body>\n<main>\n<h1>{title}</h1>\n{"".join(section for section in sections if section)}'
+            '</main>\n</body>\n</html>\n')
+
+
+def _headline_section(content):
+    scores = _scores(content)
+    rows = [_metric_row(label, unit, [score["pooled"].get(key) for _, score in scores], scores, direction)
+            for label, unit, key, direction in _HEADLINE]
+    rows += [_metric_row(label, unit, [(score.get("inconsistency") or {}).get(key) for _, score in scores], scores,
+                         direction) for label, unit, key, direction in _INCONSISTENCY]
+    formats = ", ".join(fmt.name for fmt in content.skeleton.formats or (content.skeleton,))
+    caption = (
+        f"Test set, pooled over all joints of the formats {html.escape(formats)}; root-relative to each format's own "
+        "root, which counts as a joint. MPJPE: mean distance between predicted and true joints, PA-MPJPE: after the "
+        "best rotation, translation and scale of each pose (mm, less is better). PCK@100: joints off by less than "
+        "100 mm; CPS@200: poses with every joint off by less than 200 mm (%, more is better). Inconsistency: by how "
+        "much the formats' predictions of equally named joints deviate from each other, beyond what their annotations "
+        "do (mm, less is better).")
+    if content.baseline:
+        caption += " Mean pose: the average training pose, whatever the image shows."
+    if len(content.metrics) == 2:
+        caption += " The better of the two models is bold."
+    return _section("Results", _table(["", *_heads(scores)], rows) + _paragraph(caption))
+
+
+def _formats_section(content):
+    scores = _scores(content)
+    names = list(dict.fromkeys(name for _, score in scores for name in score["formats"]))
+    if len(names) < 2:
+        return ""
+    colors = plots.format_colors(content.skeleton)
+    blocks = []
+    for name in names:
+        rows = [_metric_row(label, unit, [score["formats"].get(name, {}).get(key) for _, score in scores], scores,
+                            direction) for label, unit, key, direction in _HEADLINE]
+        blocks.append(f'<div><h3>{_swatch(colors.get(name))}{html.escape(name)}</h3>'
+                      f'{_table(["", *_heads(scores)], rows)}</div>')
+    caption = "Each joint format scored for itself, in its own joints and relative to its own root; units as above."
+    return _section("Per format", f'<div class="cards">{"".join(blocks)}</div>{_paragraph(caption)}')
+
+
+def _inconsistency_section(content):
+    per_joint = {model: score["inconsistency"]["per_joint"] for model, score in content.metrics.items()
+                 if (score.get("inconsistency") or {}).get("per_joint")}
+    if not per_joint:
+        return ""
+    caption = ("Mean distance in mm between two formats' predictions of a joint that both name alike, after "
+               "subtracting the offset between their annotations of it. 0 would mean that the formats agree as they "
+               "should.")
+    return _section("Inconsistency per joint", _figure([plots.inconsistency_bars(per_joint)], caption,
+                                                       "Bars: inconsistency in mm per joint name",
+                                                       "small"))
+
+
+def _samples_section(content):
+    samples = content.samples
+    if samples is None or not len(samples.images):
+        return ""
+    models = [model for model in ("initial", "finetuned") if model in samples.joints3d_pred]
+    models += [model for model in samples.joints3d_pred if model not in models]
+    rows = []
+    for i, image in enumerate(samples.images):
+        pictures = plots.pose_comparison(
+            image, samples.intrinsics[i], samples.joints3d_true[i], samples.validity[i],
+            {model: samples.joints3d_pred[model][i] for model in models}, content.skeleton)
+        figures = [f'<figure><figcaption class="head">{html.escape(name)}</figcaption>'
+                   f'{_image(png, f"Test image {i + 1}, {name}: overlay, front and side view")}</figure>'
+                   for name, png in pictures.items()]
+        label = html.escape(samples.labels[i]) if i < len(samples.labels) else ""
+        head = f"Image {i + 1}" + (f": {label}" if label else "")
+        rows.append(f'<h3>{head}</h3><div class="views">{"".join(figures)}</div>')
+    legend = "".join(f"<span>{_swatch(color)}{html.escape(name)}</span>"
+                     for name, color in plots.format_colors(content.skeleton).items())
+    caption = (
+        "Test images with the skeletons of all formats, one colour per format: drawn over the image, seen from the "
+        "front (as the camera does) and from the side (depth to the right). Gray: the truth, moved so that the root "
+        f"joints coincide; grid lines are {plots.GRID_MM} mm apart. Where the colours come apart more than they do in "
+        "the truth, the formats are inconsistent.")
+    return _section("Test images", f'<p class="legend">{legend}</p>{_paragraph(caption)}{"".join(rows)}')
+
+
+def _training_section(content):
+    log = [record for record in content.training_log if "phase" in record and "step" in record]
+    if not log:
+        return ""
+    keys = list(dict.fromkeys(key for record in log for key in record))
+    terms = [key for key in keys if key.startswith("loss_")]
+    rates = [key for key in keys if key.startswith("learning_rate")]
+    figures = []
+    phases = "The background shows the phases. "
+    if "loss" in keys:
+        caption = ("Training loss (sum of the weighted terms; lengths in metres), logarithmic, over the training step. "
+                   "Bold: smoothed, faint: as logged. " + phases)
+        figures.append(_figure([plots.loss_curves(log, ["loss"], "loss")], caption, "Curve of the training loss"))
+    if terms:
+        caption = ("The terms of the loss before weighting (mean absolute error in metres), logarithmic, smoothed. "
+                   + phases)
+        figures.append(_figure([plots.loss_curves(log, terms, "loss term, m")], caption, "Curves of the loss terms"))
+    if rates:
+        caption = "Learning rate of the optimiser (no unit), logarithmic, over the training step. " + phases
+        figures.append(_figure([plots.learning_rate_curves(log, rates)], caption, "Curves of the learning rates"))
+    return _section("Training", f'<div class="cards wide">{"".join(figures)}</div>') if figures else ""
+
+
+def _autoencoder_section(content):
+    if content.encoder is None or content.decoder is None:
+        return ""
+    encoder, decoder = np.asarray(content.encoder, np.float64), np.asarray(content.decoder, np.float64)
+    num_latents, num_joints = encoder.shape
+    small = 100 * np.mean(np.abs(np.concatenate([encoder.ravel(), decoder.ravel()])) < 0.01)
+    negative = [weights.clip(max=0).sum(axis=1).mean() for weights in (encoder, decoder)]
+    caption = (
+        f"Weights (no unit) of the affine-combining autoencoder: {num_joints} joints, {num_latents} latent points. "
+        "Each latent point is a weighted mean of the joints (encoder), each joint a weighted mean of the latent points "
+        f"(decoder). Blue: positive, red: negative, white: zero. {small:.0f} % of the weights are smaller than 0.01; "
+        f"the negative ones of a latent point add up to {negative[0]:.2f} on average, those of a joint to "
+        f"{negative[1]:.2f}.")
+    png = plots.autoencoder_weights(encoder, decoder, content.skeleton)
+    return _section("Autoencoder", _figure([png], caption, "Autoencoder weights as two coloured matrices", "scroll"))
+
+
+def _metrics_section(content):
+    blocks = []
+    for model, score in _scores(content):
+        columns = dict(score["formats"])
+        if len(columns) > 1:
+            columns = {"all formats": score["pooled"], **columns}
+        rows = [f"<tr><th>{html.escape(label)}{_unit(unit)}</th>"
+                + "".join(f"<td>{_number(record.get(key), 0 if key.startswith('num_') else 1)}</td>"
+                          for record in columns.values()) + "</tr>"
+                for label, unit, key in _ALL_METRICS if any(key in record for record in columns.values())]
+        blocks.append(f"<h3>{html.escape(model)}</h3>{_table(['', *columns], rows)}")
+    caption = (
+        "N-MPJPE: after scaling each pose, A-MPJPE and APCK: in camera space, nothing subtracted. AUC, CPS-AUC: area "
+        "under the PCK or CPS curve from 0 to the threshold; AUC, 31 steps: mean PCK over 0, 5, ..., 150 mm. "
+        "Thresholds are in mm and strict. All formats: joints pooled, every (pose, format) pair one pose.")
+    return _section("All metrics", f"<details><summary>Show the tables</summary>{_paragraph(caption)}{''.join(blocks)}"
+                                   "</details>")
+
+
+def _settings_section(content):
+    blocks = []
+    for title, table in (("Measured", content.measurements), ("Settings", content.settings)):
+        rows = [f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in _flatten(table)]
+        if rows:
+            blocks.append(_section(title, f'<div class="scroll"><table class="text">{"".join(rows)}</table></div>'))
+    return "".join(blocks)
+
+
+def _scores(content):
+    """(heading, score) of what there is, the models last."""
+    order = [model for model in ("initial", "finetuned") if model in content.metrics]
+    order += [model for model in content.metrics if model not in order]
+    scores = [(model, content.metrics[model]) for model in order]
+    return [("mean pose", content.baseline), *scores] if content.baseline else scores
+
+
+def _is_compared(scores):
+    return [name for name, _ in scores][-2:] == ["initial", "finetuned"]
+
+
+def _heads(scores):
+    return [name for name, _ in scores] + (["change"] if _is_compared(scores) else [])
+
+
+def _metric_row(label, unit, values, scores, direction):
+    cells = [_number(value) for value in values]
+    last = ""
+    if _is_compared(scores):
+        before, after = values[-2:]
+        if _is_number(before) and _is_number(after):
+            change = round(after, 1) - round(before, 1)  # what a reader of the rounded numbers would work out
+            gain = round(change * direction, 1)
+            if gain:
+                better = -1 if gain > 0 else -2
+                cells[better] = f"<b>{cells[better]}</b>"
+            kind = "same" if not gain else "good" if gain > 0 else "bad"
+            last = f'<td class="{kind}">{_signed(change)}</td>'
+        else:
+            last = "<td>&ndash;</td>"
+    sub = ' class="sub"' if label.startswith("·") else ""
+    return (f"<tr{sub}><th>{html.escape(label)}{_unit(unit)}</th>"
+            f'{"".join(f"<td>{cell}</td>" for cell in cells)}{last}</tr>')
+
+
+def _is_number(value):
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
+def _number(value, decimals=1):
+    return f"{value:.{decimals}f}" if _is_number(value) else "&ndash;"
+
+
+def _signed(value):
+    return f"{value:+.1f}".replace("-", "&minus;")
+
+
+def _unit(unit):
+    return f'&nbsp;<span class="unit">{html.escape(unit)}</span>' if unit else ""
+
+
+def _swatch(color):
+    return f'<i style="background:{color}"></i>' if color else ""
+
+
+def _table(heads, rows):
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _section(title, body):
+    return f"<section>\n<h2>{html.escape(title)}</h2>\n{body}\n</section>\n"
+
+
+def _paragraph(text):
+    return f"<p>{text}</p>"
+
+
+def _image(png, alternative):
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
+
+
+def _figure(pngs, caption, alternative, css_class=""):
+    images = "".join(_image(png, alternative) for png in pngs)
+    return (f'<figure><div class="picture {css_class}">{images}</div>'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>")
+
+
+def _flatten(table, prefix=""):
+    """Nested tables as (dotted key, text) pairs."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(map(_text, value))
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value):
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
+_CSS = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f4f5f7; color: #1c1e21; }
+body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+main { max-width: 1640px; margin: 0 auto; padding: 16px clamp(10px, 3vw, 40px) 60px; }
+h1 { font-size: 1.7rem; margin: 12px 0 18px; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 0 0 10px; }
+h3 { font-size: 1rem; margin: 18px 0 6px; overflow-wrap: anywhere; }
+section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; }
+section { padding: 18px clamp(10px, 2vw, 24px); margin: 0 0 18px; }
+p, figcaption { max-width: 90ch; color: #4a4f57; font-size: .9rem; margin: 10px 0 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid #e9ebee; white-space: nowrap; }
+th:first-child { text-align: left; font-weight: 500; padding-right: 24px; }
+thead th { font-weight: 600; color: #4a4f57; border-bottom: 2px solid #cfd3d8; }
+tr.sub th, tr.sub td { font-size: .92em; }
+tr.sub th { color: #5b616a; }
+tr.sub th:first-child { padding-left: 12px; }
+.unit { color: #7a808a; font-size: .85em; }
+.good { color: #17703a; } .bad { color: #b3261e; } .same { color: #5b616a; }
+table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12ch; }
+table.text th { text-align: left; vertical-align: top; }
+.cards { display: grid; gap: 14px 36px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
+.pair { display: grid; gap: 0 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); }
+.cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
+.cards h3 { margin-top: 4px; }
+section, figure { min-width: 0; }
+figure { margin: 0; }
+.picture img { max-width: min(100%, 860px); height: auto; display: block; }
+.picture.small img { max-width: min(100%, 660px); }
+.picture.scroll img { max-width: none; width: max(100%, 1000px); }
+.views { display: grid; gap: 10px 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
+.views img { width: 100%; height: auto; display: block; border: 1px solid #e9ebee; }
+.views .head { margin: 0 0 2px; font-weight: 600; color: #1c1e21; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0; color: #1c1e21; }
+.legend span { white-space: nowrap; }
+i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 7px; vertical-align: -2px; }
+summary { cursor: pointer; font-weight: 500; }
+@media (max-width: 560px) {
+  th, td { padding-right: 8px; font-size: .86rem; }
+  th:first-child { padding-right: 8px; white-space: normal; }
+  tr.sub th:first-child { padding-left: 6px; }
+  h1 { font-size: 1.4rem; }
+}
+@media print { body { background: #fff; } section { break-inside: avoid; border: 0; padding: 0; } }
+"""
