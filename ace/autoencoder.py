@@ -46,7 +46,7 @@ class AffineAutoencoder:
     def __post_init__(self):
         if self.num_left != self.num_right or min(self.num_left, self.num_centre) < 0 or not self.num_latents:
             raise ValueError(f"there are {self.num_left} left, {self.num_right} right and {self.num_centre} centre "
-                             "latent points; expected at least one, and as many left as right ones, their mirror images")
+                             "latent points; expected at least one, and as many left as right ones, which mirror them")
         for name, shape in (("encoder", (self.num_latents, self.num_joints)),
                             ("decoder", (self.num_joints, self.num_latents))):
             weights = np.ascontiguousarray(getattr(self, name), np.float32)
@@ -153,14 +153,13 @@ class AffineAutoencoder:
     def load(cls, path: str | os.PathLike) -> "AffineAutoencoder":
         """Reads what `save` wrote. Raises: FileNotFoundError; ValueError naming the file and what is wrong with it."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if missing := [name for name in _FILE_ENTRIES if name not in file]:
-                    raise ValueError(f"it lacks {', '.join(missing)}")
-                entries = {name: file[name] for name in _FILE_ENTRIES}
+            entries = read_npz(path)
+            if missing := [name for name in _FILE_ENTRIES if name not in entries]:
+                raise ValueError(f"it lacks {', '.join(missing)}")
             counts = {name: int(entries[name]) for name in ("num_left", "num_right", "num_centre")}
             skeleton = skeleton_from_dict(json.loads(str(entries["skeleton"])))
             return cls(entries["encoder"], entries["decoder"], skeleton, **counts, history=entries["history"])
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{os.fspath(path)} is not an autoencoder file: {error}. "
                              "`python -m ace fit` writes one.") from error
 
@@ -173,6 +172,19 @@ class AffineAutoencoder:
             raise ValueError(f"points have shape {list(points.shape)}; expected [..., {num_points}, 2 or 3]: the "
                              f"{num_points} {what} of the autoencoder for {self.skeleton.name}")
         return points if points.dtype == np.float64 else points.astype(np.float32)
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, without pickles. Raises: FileNotFoundError; ValueError if it is not such a file."""
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no .npz file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"the .npz file is damaged: {error}") from error
 
 
 def center_poses(points: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

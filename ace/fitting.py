@@ -13,6 +13,7 @@ from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data,
 from posepile.geometry.skeleton import Skeleton
 
 L1_WEIGHT = 0.6
+BATCH_SIZE = 32  # with 77 joints, products small enough for one thread: faster than what several make of larger ones
 LEARNING_RATES = (1e-3, 1e-4, 1e-5)  # each for a third of the steps at most
 LATENT_GROWTH = 0.35  # exponent: 24 points for the 77 joints of four formats, 48 for 555
 INITIAL_SPREAD_MM = 100.0  # how far the first guess of a latent point reaches for joints
@@ -49,7 +50,7 @@ def split_latents(num_latents: int, skeleton: Skeleton) -> tuple[int, int]:
 
 def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | None = None,
                     masks: np.ndarray | None = None, *, l1: float = L1_WEIGHT, steps: int = 9000,
-                    batch_size: int = 128, learning_rates: tuple[float, ...] = LEARNING_RATES, seed: int = 1,
+                    batch_size: int = BATCH_SIZE, learning_rates: tuple[float, ...] = LEARNING_RATES, seed: int = 1,
                     progress: bool = True) -> AffineAutoencoder:
     """Fits encoder and decoder to poses in all formats; the same arguments give the same weights.
 

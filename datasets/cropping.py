@@ -30,6 +30,7 @@ MAX_ENLARGEMENT = 1.2  # of the crop against the raw image
 ROTATION_MARGIN = math.radians(30)  # of roll under which the box stays in the crop; training rolls by up to 20
 # The person fills 0.85 of a crop at inference, training zooms out to 0.85 of that, and shifts by up to 0.1 of the box.
 EXTENT_FACTOR = 1 / 0.85 / 0.85 * 1.1
+SUPERSAMPLING_THRESHOLD = 1.2  # reductions up to this alias hardly, and cost a quarter
 GAMMA = 2.2  # of the stored images; resampling averages light, not code values
 JPEG_QUALITY = 95
 MIN_POSE_EXTENT_MM, MAX_POSE_EXTENT_MM = 100.0, 10_000.0  # beyond: the pose is not in millimetres
@@ -279,7 +280,7 @@ def _warp(source: np.ndarray, camera: Camera, crop_intrinsics, rotation, size, i
     """Resamples an image [height, width(, 3)] for a crop camera; black outside of it. Averages where the crop is
     coarser.
 
-    A reduction beyond 2 is first done by whole factors through area averaging; what is left, between 1 and 2, by 2 x 2
+    Whole factors of a reduction are done first, by area averaging; what is left, between 1 and 2, by 2 x 2
     supersampling.
     """
     intrinsics = np.asarray(camera.intrinsics, np.float64)
@@ -292,7 +293,7 @@ def _warp(source: np.ndarray, camera: Camera, crop_intrinsics, rotation, size, i
         reduced_size = (source.shape[1] // factor, source.shape[0] // factor)
         source = cv2.resize(source, reduced_size, interpolation=cv2.INTER_AREA)
         intrinsics = _scale_intrinsics(intrinsics, 1 / factor)
-    supersampling = 2 if reduction > 1 else 1
+    supersampling = 2 if reduction > SUPERSAMPLING_THRESHOLD else 1
     target = _scale_intrinsics(crop_intrinsics, supersampling)
     target_size = (supersampling * size[0], supersampling * size[1])
     if distorts:

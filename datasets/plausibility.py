@@ -16,6 +16,7 @@ MIN_BEND_DEGREES = 20.0
 MIN_COSINE = 0.5  # a bend that is mostly sideways does not count
 TOE_NAMES = ("toe", "big_toe", "foot")  # the first of these that the format has shows where a foot points
 
+MIN_FITTING_SHARE = 0.8  # of the joints, in the picture, for a reading of a camera's pose to be suggested
 # [4, 4] from a convention of camera axes to OpenCV's (x right, y down, z forward); OpenGL's y points up and z backward.
 CAMERA_AXES = {"opencv": np.eye(4), "opengl": np.diag([1.0, -1.0, -1.0, 1.0])}
 FAR_OUTSIDE = 1.0  # image sizes beyond the border; nothing that near the picture is "far outside"
@@ -129,20 +130,23 @@ def readings_that_fit(joints3d_world: np.ndarray, rotation: np.ndarray, vector: 
         rotation, vector: [3, 3] and [3] mm, the numbers of the pose, whatever they mean.
         image_size: width, height, px.
 
-    Returns: descriptions, those that keep the unit of the vector first.
+    Returns: descriptions; some with another unit of the vector only if none fits with the given one.
     """
     labelled = joints3d_world[np.isfinite(joints3d_world).all(axis=-1)]
-    readings = []
-    for factor, note in ((1, ""), (1000, ", its position in m, not mm"), (1e-3, ", its position in mm, not m"),
-                         (10, ", its position in cm, not mm"), (0.1, ", its position in mm, not cm")):
+
+    def fits(pose):
+        return is_near_image(transform(labelled, pose), intrinsics, image_size, margin=0.0).mean() > MIN_FITTING_SHARE
+
+    def readings(factor):
         poses = {"world_to_camera with rotation and translation": rigid(rotation, factor * vector),
                  "world_to_camera with rotation and center": rigid(rotation, -rotation @ (factor * vector)),
                  "camera_to_world": rigid(rotation.T, -rotation.T @ (factor * vector))}
-        readings += [(f"{name}, axes {axes}{note}", to_opencv @ pose)
-                     for axes, to_opencv in CAMERA_AXES.items() for name, pose in poses.items()]
-    readings.append(("joints3d_camera: joints in the camera's frame", np.eye(4)))
-    return [name for name, pose in readings
-            if is_near_image(transform(labelled, pose), intrinsics, image_size, margin=0.0).mean() > 0.8]
+        return [f"{name}, axes {axes}" for axes, to_opencv in CAMERA_AXES.items() for name, pose in poses.items()
+                if fits(to_opencv @ pose)]
+
+    own_unit = readings(1) + ["joints3d_camera: joints in the camera's frame"] * bool(fits(np.eye(4)))
+    return own_unit or [f"{reading}, its position in {actual}, not {read_as}" for factor, actual, read_as in (
+        (1000, "m", "mm"), (1e-3, "mm", "m"), (10, "cm", "mm"), (0.1, "mm", "cm")) for reading in readings(factor)]
 
 
 def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ def _make_shards(name, jobs: list[_Job], settings, workers, overwrite, progress)
     try:
         with tqdm.tqdm(total=total, initial=initial, desc=f"prepare {name}", unit=unit, smoothing=0.05,
                        disable=not progress, file=sys.stderr) as bar:
-            show = functools.partial(_show, bar, initial, num_before)
+            show = functools.partial(_show, bar, unit, initial, num_before)
             with contextlib.closing(run_jobs(_make_shard, to_do, num_workers, show)) as results:
                 for job, sidecar in results:
                     done[job.path] = sidecar
@@ -205,10 +205,10 @@ def _make_shards(name, jobs: list[_Job], settings, workers, overwrite, progress)
     return [done[job.path] for job in jobs]
 
 
-def _show(bar, initial: int, num_before: int, num_units: int, num_examples: int) -> None:
+def _show(bar, unit: str, initial: int, num_before: int, num_units: int, num_examples: int) -> None:
     """Moves the progress bar to what has been done now, on top of what was done before."""
     bar.set_postfix_str(f"{num_before + num_examples} examples", refresh=False)
-    bar.update(initial + (num_units if bar.unit == "unit" else num_examples) - bar.n)
+    bar.update(initial + (num_units if unit == "unit" else num_examples) - bar.n)
 
 
 def _make_shard(job: _Job, report) -> dict:

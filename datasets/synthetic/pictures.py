@@ -225,7 +225,7 @@ def _place_camera(rng, look, azimuth, pelvis, vertices, image_side):
     distance = np.clip(rng.uniform(*look.distance_mm), 1.04 * _MIN_DISTANCE_MM, 0.97 * _MAX_DISTANCE_MM)
     rise = np.clip(rng.uniform(*look.camera_height_mm) - pelvis[1], -0.7 * distance, 0.7 * distance)
     level = np.sqrt(distance**2 - rise**2)
-    position = pelvis + [level * np.sin(azimuth), rise, level * np.cos(azimuth)]
+    position = pelvis + np.array([level * np.sin(azimuth), rise, level * np.cos(azimuth)])
     half_view = np.deg2rad(rng.uniform(*look.field_of_view_degrees)) / 2
     focal = _FULL_IMAGE_SIZE[0] / 2 / np.tan(half_view)
     full_intrinsics = np.array([[focal, 0, 0], [0, focal, 0], [0, 0, 1]])

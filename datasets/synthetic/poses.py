@@ -245,7 +245,7 @@ def sample_pose(rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     candidates = clip_to_limits(base + noise)
     if rng.random() < 0.85:
         candidates[:, :, :] = _with_flat_feet(candidates)
-    is_free = ~_arms_hit_body(candidates)
+    is_free = ~arms_hit_body(candidates)
     pose = candidates[0]
     for side, rows in enumerate(_ARM_ROWS):
         pose[rows] = candidates[np.argmax(is_free[:, side]), rows]
@@ -272,7 +272,7 @@ def _with_flat_feet(pose):
     return pose
 
 
-def _arms_hit_body(pose):
+def arms_hit_body(pose):
     """[n, num_bones, 3] -> [n, 2] bool per side: whether elbow, forearm or hand enter trunk, head or a thigh.
 
     A rough test on the reference person: the trunk is an upright elliptic cylinder, the head a ball, a thigh a

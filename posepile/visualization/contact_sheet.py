@@ -21,8 +21,8 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, captions: Sequence
     """Arranges pictures row by row.
 
     Args:
-        images: each [height, width, 3] uint8 RGB, of any sizes; cells are as large as the largest, pictures are
-            centred.
+        images: each [height, width, 3] uint8 RGB, of any sizes; all columns are as wide as the widest picture, a row is
+            as high as its highest.
         columns: pictures in a row, fewer if there are fewer pictures.
         captions: per image; broken into lines as wide as the cell, so that nothing is cut off.
         title: a line at the top.
@@ -49,10 +49,10 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, captions: Sequence
                        _BACKGROUND, np.uint8)
         for column, (image, text) in enumerate(zip(images[row], lines[row], strict=True)):
             left = _GAP + column * (cell_width + _GAP)
-            y, x = _GAP + (picture_height - image.shape[0]) // 2, left + (cell_width - image.shape[1]) // 2
-            band[y:y + image.shape[0], x:x + image.shape[1]] = image
+            bottom = _GAP + picture_height  # pictures stand on their captions
+            band[bottom - image.shape[0]:bottom, left:left + image.shape[1]] = image
             for k, line in enumerate(text):
-                _put_text(band, line, (left, _GAP + picture_height + _LINE_HEIGHT * (k + 1) - 2))
+                _put_text(band, line, (left, bottom + _LINE_HEIGHT * (k + 1) - 2))
         bands.append(band)
     return np.concatenate([*bands, np.full((_GAP, header.shape[1], 3), _BACKGROUND, np.uint8)])
 

@@ -56,9 +56,10 @@ def pose_comparison(image: np.ndarray, intrinsics: np.ndarray, joints3d_true: np
 
     Returns: {"truth" and the models: PNG}.
     """
-    true = np.where(validity[:, None], np.asarray(joints3d_true, np.float64), np.nan)
-    poses = {"truth": true, **{model: np.asarray(pose, np.float64) for model, pose in joints3d_pred.items()}}
-    roots = _annotated_roots(true, skeleton)
+    poses = {"truth": np.where(validity[:, None], joints3d_true, np.nan), **joints3d_pred}
+    poses = {name: np.where(np.isfinite(pose).all(axis=-1, keepdims=True), pose, np.nan).astype(np.float64)
+             for name, pose in poses.items()}
+    roots = _annotated_roots(poses["truth"], skeleton)
     centered = {name: pose - _mean_point(pose[roots]) for name, pose in poses.items()}
     center, half_range = _window(list(centered.values()))
     return {name: _pose_views(image, project(pose, intrinsics), centered[name] - center,

@@ -62,11 +62,12 @@ def kinematic_poses(rng: np.random.Generator, num_poses: int, landmarks: list[tu
                        for segment, position in landmarks], axis=1)
     points = points * rng.uniform(0.8, 1.1, (num_poses, 1, 1)) @ TO_CAMERA.T
     depth = rng.uniform(2500, 6000, (num_poses, 1, 1))
-    return points + depth * np.concatenate([rng.uniform(-0.15, 0.15, (num_poses, 1, 2)), np.ones((num_poses, 1, 1))], -1)
+    x_y = rng.uniform(-0.15, 0.15, (num_poses, 1, 2))
+    return points + depth * np.concatenate([x_y, np.ones((num_poses, 1, 1))], axis=-1)
 
 
 def joint_landmarks(skeleton: Skeleton, rng: np.random.Generator, offset_mm: float) -> list[tuple[str, np.ndarray]]:
-    """Where every joint of a merged skeleton sits: the landmark of its name, displaced as its format likes, mirrored alike."""
+    """Where every joint of a merged skeleton sits: at the landmark of its name, displaced in its format's own way."""
     result = {}
     for joint, name in enumerate(plain_joint_names(skeleton)):
         sided = name.startswith(("left_", "right_"))
@@ -85,9 +86,16 @@ def joint_landmarks(skeleton: Skeleton, rng: np.random.Generator, offset_mm: flo
     return [result[joint] for joint in range(skeleton.num_joints)]
 
 
-def mirrored(poses: np.ndarray, mirror: tuple[int, ...]) -> np.ndarray:
-    """[..., J, 3] poses seen in a mirror: x negated, sides swapped."""
-    return poses[..., list(mirror), :] * [-1.0, 1.0, 1.0]
+def noisy(poses: np.ndarray, rng: np.random.Generator, along_ray_mm: float, noise_mm: float) -> np.ndarray:
+    """Poses as a network predicts them: good in the image, off along the viewing ray."""
+    rays = poses / np.linalg.norm(poses, axis=-1, keepdims=True)
+    return (poses + rays * rng.normal(0, along_ray_mm, (*poses.shape[:-1], 1))
+            + rng.normal(0, noise_mm, poses.shape))
+
+
+def mirrored(points: np.ndarray, mirror) -> np.ndarray:
+    """[..., n, 3] points seen in a mirror: x negated, sides swapped."""
+    return points[..., list(mirror), :] * [-1.0, 1.0, 1.0]
 
 
 def euler_rotation(angles: np.ndarray) -> np.ndarray:

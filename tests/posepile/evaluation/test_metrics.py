@@ -94,6 +94,14 @@ def test_thresholds_are_strict(metric):
     assert metric(pred, true, threshold=np.nextafter(150, 200)) == 100
 
 
+@pytest.mark.parametrize("distance, num_thresholds_above", [(0, 30), (4.9, 30), (5, 29), (145, 1), (149, 1), (150, 0),
+                                                            (151, 0)])
+def test_auc31_counts_thresholds_above_the_distance(distance, num_thresholds_above):
+    true = np.zeros((1, 2, 3))
+    pred = np.array([[[0, 0, 0], [0, distance, 0]]])
+    assert metrics.auc31(pred, true) == pytest.approx(100 * (30 + num_thresholds_above) / (2 * 31))
+
+
 def test_auc31_is_the_mean_of_pck(random_poses):
     pred, true, validity = random_poses
     pred[0, 1] = true[0, 1] + pred[0, 0] - true[0, 0] + np.array([35, 0, 0])  # exactly at a threshold, but for rounding

@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+
+from ace.fitting import default_num_latents, fit_autoencoder, initial_weights, split_latents
+from posepile.geometry.skeleton import skeleton_from_dict
+from tests.ace.kinematic_poses import LANDMARKS, kinematic_poses, merged_skeleton, mirrored, noisy
+
+SIDED_POINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle", "foot", "ear")
+CENTRE_POINTS = ("pelvis", "spine3", "neck", "head_top")
+
+
+def mean_error(a, b):
+    return np.linalg.norm(a - b, axis=-1).mean()
+
+
+def planted_poses(rng, skeleton, num_poses):
+    """Poses whose joints are combinations of two out of 20 points of the body, alike on both sides."""
+    landmarks = []
+    for sign, names in ((1, SIDED_POINTS), (-1, SIDED_POINTS), (1, CENTRE_POINTS)):
+        for name in names:
+            segment, position = LANDMARKS[name]
+            side = "" if segment in ("pelvis", "torso", "head") else ("left_" if sign > 0 else "right_")
+            landmarks.append((side + segment, np.multiply(position, [sign, 1, 1])))
+    weights = np.zeros((skeleton.num_joints, 20))
+    for k, joint in enumerate(skeleton.left):
+        first, second = k % 8, (k + rng.integers(1, 8)) % 8
+        share = rng.uniform(0.6, 1)
+        for j, shift in ((joint, 0), (skeleton.mirror[joint], 8)):
+            weights[j, first + shift], weights[j, second + shift] = share, 1 - share
+    centre = [j for j in range(skeleton.num_joints) if skeleton.mirror[j] == j]
+    for k, joint in enumerate(centre):
+        share = rng.uniform(0.6, 1)
+        weights[joint, 16 + k % 4], weights[joint, 16 + (k + 1) % 4] = share, 1 - share
+    return weights @ kinematic_poses(rng, num_poses, landmarks)
+
+
+def test_finds_planted_latent_points():
+    skeleton = merged_skeleton("smpl_24", "h36m_17", "mpi_inf_3dhp_17", "coco_19")
+    rng = np.random.default_rng(5)
+    poses = planted_poses(rng, skeleton, 1500)
+    observed = noisy(poses, rng, along_ray_mm=20, noise_mm=3)
+    autoencoder = fit_autoencoder(observed[:1200], skeleton, num_latents=20, steps=4000, progress=False)
+    assert (autoencoder.num_left, autoencoder.num_right, autoencoder.num_centre) == (8, 8, 4)
+    held_out, observed = poses[1200:], observed[1200:]
+    assert mean_error(autoencoder.reconstruct(held_out), held_out) < 5  # mm: the planted structure, nothing is lost
+    assert mean_error(autoencoder.reconstruct(observed), held_out) < 0.75 * mean_error(observed, held_out)
+    assert autoencoder.sparsity > 0.5
+    assert np.abs(autoencoder.decoder).sum(axis=1).mean() < 1.05  # nearly convex
+
+
+def test_formats_agree_after_reconstruction(skeleton, poses, autoencoder):
+    """Each format's depth is off by its own offset, as separately trained outputs are; the autoencoder removes most."""
+    rng = np.random.default_rng(6)
+    h36m = np.arange(skeleton.num_joints) < 17
+    offsets = rng.normal(0, 60, (len(poses), 1)) * h36m + rng.normal(0, 60, (len(poses), 1)) * ~h36m
+    observed = poses * (1 + offsets / poses[..., 2])[..., None]
+    first = [skeleton.index(f"{j}_h36m") for j in ("left_knee", "right_wrist", "neck", "left_shoulder")]
+    second = [skeleton.index(f"{j}_coco") for j in ("left_knee", "right_wrist", "neck", "left_shoulder")]
+
+    def disagreement(p):
+        return np.abs((p - poses)[:, first, 2] - (p - poses)[:, second, 2]).mean()
+
+    assert disagreement(autoencoder.reconstruct(observed)) < 0.5 * disagreement(observed)
+
+
+def test_reconstruction_error_of_held_out_poses(skeleton, autoencoder, poses):
+    """Noise-free poses; formats up to 40 mm apart, half as many latent points as joints."""
+    assert mean_error(autoencoder.reconstruct(poses), poses) < 20  # mm
+
+
+def test_l1_makes_weights_sparse_and_less_negative(skeleton, poses):
+    plain, regularized = (fit_autoencoder(poses, skeleton, steps=2400, l1=l1, progress=False) for l1 in (0.0, 0.6))
+    assert regularized.sparsity > plain.sparsity + 0.2
+    assert regularized.negative_weight_share < 0.6 * plain.negative_weight_share
+
+
+def test_same_seed_same_weights_other_seed_others(skeleton, poses):
+    first, again, other = (fit_autoencoder(poses, skeleton, steps=50, seed=s, progress=False) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first.encoder, again.encoder)
+    np.testing.assert_array_equal(first.decoder, again.decoder)
+    np.testing.assert_array_equal(first.history, again.history)
+    assert not np.array_equal(first.encoder, other.encoder)
+
+
+def test_history_falls(autoencoder):
+    steps, objectives = autoencoder.history.T
+    convex = 0.6 / 555 + 0.6 / 48  # the penalty that no weights can undercut
+    assert steps[-1] <= 1500 and (np.diff(steps) > 0).all() and (objectives > convex).all()
+    assert objectives[-1] - convex < 0.6 * (objectives[0] - convex)
+
+
+def test_left_latent_points_lie_on_the_left(skeleton, autoencoder):
+    left = np.abs(autoencoder.encoder)[:, list(skeleton.left)].sum(axis=1)
+    right = left[autoencoder.latent_mirror]
+    assert (left[:autoencoder.num_left] > right[:autoencoder.num_left]).all()
+    assert all(skeleton.joint_names[j].startswith("left_") for j in skeleton.left)  # h36m_17 lists right joints first
+
+
+def test_stops_early_when_flat(skeleton, poses):
+    still = np.repeat(poses[:1], 64, axis=0)  # one pose: soon fitted
+    autoencoder = fit_autoencoder(still, skeleton, steps=60_000, progress=False)
+    assert autoencoder.history[-1, 0] < 15_000
+
+
+def test_missing_joints_are_left_out(skeleton, poses):
+    rng = np.random.default_rng(7)
+    masks = rng.random(poses.shape[:2]) > 0.1
+    by_mask = fit_autoencoder(np.where(masks[..., None], poses, 5e5), skeleton, masks=masks, steps=600, progress=False)
+    by_nan = fit_autoencoder(np.where(masks[..., None], poses, np.nan), skeleton, steps=600, progress=False)
+    np.testing.assert_array_equal(by_mask.encoder, by_nan.encoder)
+    complete = fit_autoencoder(poses, skeleton, steps=600, progress=False)
+    assert mean_error(by_mask.reconstruct(poses), poses) < mean_error(complete.reconstruct(poses), poses) + 15
+
+
+@pytest.mark.parametrize(("num_joints", "expected"), [(555, 48), (77, 24), (17, 14), (3, 3), (1, 1)])
+def test_default_num_latents(num_joints, expected):
+    skeleton = skeleton_from_dict({"name": "s", "joints": [f"j{i}" for i in range(num_joints)]})
+    assert default_num_latents(skeleton) == expected
+
+
+def test_split_latents():
+    full = skeleton_from_dict({"name": "full", "joints": [f"j{i}" for i in range(555)],
+                               "mirror_pairs": [[f"j{i}", f"j{i + 250}"] for i in range(250)]})
+    assert split_latents(48, full) == (20, 8)
+    assert split_latents(24, full) == (10, 4)
+    assert split_latents(1, full) == (0, 1)
+    assert split_latents(6, skeleton_from_dict({"name": "s", "joints": list("abcdef")})) == (0, 6)
+    with pytest.raises(ValueError, match=r"num_latents is 556; expected 1 to 555.*default is 48"):
+        split_latents(556, full)
+
+
+def test_smallest_and_unpaired_skeletons_can_be_fitted():
+    poses = np.random.default_rng(8).normal(0, 300, (50, 3, 3)) + np.array([0, 0, 3000])
+    for pairs, joints in (([], ["a"]), ([], ["a", "b", "c"]), ([["a", "b"]], ["a", "b"])):
+        skeleton = skeleton_from_dict({"name": "s", "joints": joints, "mirror_pairs": pairs})
+        given = poses[:, :len(joints)]
+        autoencoder = fit_autoencoder(given, skeleton, steps=300, progress=False)
+        assert mean_error(autoencoder.reconstruct(given), given) < 5  # as many points as joints: the identity
+
+
+def test_first_guess_is_convex_and_mirrored(skeleton, poses):
+    encoder, decoder = initial_weights(poses, None, skeleton, 7, 4)
+    assert encoder.min() > 0 and decoder.min() > 0
+    np.testing.assert_allclose(encoder.sum(axis=1), 1)
+    np.testing.assert_allclose(decoder.sum(axis=1), 1)
+    np.testing.assert_allclose(encoder[:7], encoder[7:14][:, list(skeleton.mirror)])
+
+
+def test_mirrored_poses_give_mirrored_reconstructions_after_any_fit(skeleton, poses):
+    one_sided = fit_autoencoder(poses[:40], skeleton, steps=100, progress=False)
+    np.testing.assert_allclose(one_sided.reconstruct(mirrored(poses, skeleton.mirror)),
+                               mirrored(one_sided.reconstruct(poses), skeleton.mirror), atol=1e-5)
+
+
+def with_value(poses, value, coordinate=2):
+    result = poses[:20].copy()
+    result[3, 1, coordinate] = value
+    return result
+
+
+@pytest.mark.parametrize(("change", "masks", "message"), [
+    (lambda p: p[:, :-1], None, r"poses have shape \[600, 35, 3\]; expected \[n, 36, 3\]"),
+    (lambda p: p[:0], None, r"poses have shape \[0, 36, 3\]"),
+    (lambda p: p[0], None, r"poses have shape \[36, 3\]"),
+    (lambda p: with_value(p, np.nan), np.ones((20, 36), bool), r"poses\[3\]: the joint right_hip_h36m is not finite"),
+    (lambda p: with_value(p, np.inf), None, "right_hip_h36m is not finite"),
+    (lambda p: with_value(p, -10.0), None, r"poses\[3\]: the joint right_hip_h36m is behind the camera, z = -10.0 mm"),
+    (lambda p: p[:20], np.ones((20, 3), bool), r"masks have shape \[20, 3\] and dtype bool; expected bool \[20, 36\]"),
+    (lambda p: p[:20], np.ones((20, 36)), "dtype float64; expected bool"),
+    (lambda p: p[:2], np.array([[True], [False]]).repeat(36, axis=1), r"poses\[1\] has no valid joint"),
+    (lambda p: p[:2], np.arange(72).reshape(2, 36) % 36 > 0, "1 joints are valid in no pose.*: pelvis_h36m"),
+])
+def test_bad_poses_are_refused(skeleton, poses, change, masks, message):
+    with pytest.raises(ValueError, match=message):
+        fit_autoencoder(change(poses), skeleton, masks=masks, steps=1, progress=False)
+
+
+def test_bad_numbers_are_refused(skeleton, poses):
+    with pytest.raises(ValueError, match=r"steps \(0\)"):
+        fit_autoencoder(poses, skeleton, steps=0, progress=False)
+    with pytest.raises(ValueError, match="num_latents is 37; expected 1 to 36"):
+        fit_autoencoder(poses, skeleton, num_latents=37, progress=False)

@@ -1,0 +1,308 @@
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from datasets.prepare import MAX_SHARDS_PER_SPLIT, PrepareError, _group_units, prepare
+from posepile.data import records
+from posepile.data.records import PreparedDataset
+from tests.datasets.tiny_adapter import ADAPTER, FINISHED_ADAPTER, example_pose, write_raw
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def prepare_tiny(raw_dir, data_root, adapter=ADAPTER, workers=1, **options):
+    return prepare(adapter, raw_dir, data_root, workers=workers, progress=False, person_side=64, **options)
+
+
+def all_bytes(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "lock"}
+
+
+@pytest.fixture(name="raw_dir")
+def make_raw_dir(tmp_path):
+    return write_raw(tmp_path / "raw", train=[3, 1, 4, 2], test=[2])
+
+
+@pytest.fixture(name="expected")
+def prepare_expected(raw_dir, tmp_path):
+    """The bytes of an undisturbed preparation by one worker."""
+    prepare_tiny(raw_dir, tmp_path / "expected")
+    return all_bytes(tmp_path / "expected")
+
+
+def test_prepared_examples_come_back_in_order(raw_dir, tmp_path):
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", licence="free")
+    dataset = PreparedDataset(tmp_path / "data" / "tiny")
+    assert dataset.manifest == manifest and dataset.kind == "3d" and dataset.skeleton.name == "tiny_5"
+    assert manifest["licence"] == "free" and manifest["skipped"] == []
+    assert dataset.splits() == ["train", "test"]
+    assert (dataset.num_examples("train"), dataset.num_examples("test")) == (10, 2)
+    assert manifest["splits"]["train"]["num_units"] == 4
+    order = [(f"train{unit}", index) for unit, count in enumerate([3, 1, 4, 2]) for index in range(count)]
+    for position, (name, index) in enumerate(order):
+        example = dataset.read("train", position)
+        assert example.provenance == {"source": f"{name}.jpg", "frame": index}
+        # The crop camera is the raw one turned: distances from the camera stay, and so do bones.
+        pose = example_pose(name, index)
+        np.testing.assert_allclose(np.linalg.norm(example.joints3d, axis=1), np.linalg.norm(pose, axis=1), rtol=1e-5)
+        np.testing.assert_allclose(pose @ example.world_to_camera[:3, :3].T, example.joints3d, atol=0.01)
+    for split in dataset.splits():
+        for shard in manifest["splits"][split]["shards"]:
+            _, digest = records.scan_shard(dataset.folder / shard["file"])
+            assert digest == shard["sha256"]
+
+
+def test_bone_lengths_are_those_of_the_training_poses(raw_dir, tmp_path):
+    manifest = prepare_tiny(raw_dir, tmp_path / "data")
+    poses = np.array([example_pose(f"train{unit}", index)
+                      for unit, count in enumerate([3, 1, 4, 2]) for index in range(count)])
+    assert list(manifest["bone_lengths_mm"]) == ["head-pelvis", "pelvis-foot", "head-left_hand", "head-right_hand"]
+    bones = {"head-pelvis": (1, 0), "pelvis-foot": (0, 4), "head-left_hand": (1, 2), "head-right_hand": (1, 3)}
+    for name, (i, j) in bones.items():
+        lengths = np.linalg.norm(poses[:, i] - poses[:, j], axis=-1)
+        expected = {"mean": np.nanmean(lengths), "std": np.nanstd(lengths), "min": np.nanmin(lengths),
+                    "max": np.nanmax(lengths)}
+        assert manifest["bone_lengths_mm"][name] == pytest.approx(expected, abs=0.01)
+
+
+def test_number_of_workers_does_not_change_a_byte(raw_dir, tmp_path, expected):
+    prepare_tiny(raw_dir, tmp_path / "data", workers=2)
+    assert all_bytes(tmp_path / "data") == expected
+
+
+def test_interrupted_preparation_continues_with_the_same_result(raw_dir, tmp_path, expected):
+    (raw_dir / "interrupt").write_text("train2")
+    with pytest.raises(KeyboardInterrupt, match="the same command continues"):
+        prepare_tiny(raw_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "tiny"
+    assert not (folder / "manifest.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    assert sorted(path.name for path in finished) == [f"train-0000{i}-of-00004.tfrecord" for i in (0, 1)]
+    assert not list(folder.rglob("*.part"))
+    (raw_dir / "interrupt").unlink()
+    prepare_tiny(raw_dir, tmp_path / "data")
+    assert all_bytes(tmp_path / "data") == expected
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # not made again
+
+
+def test_lost_and_half_written_shards_are_made_again(raw_dir, tmp_path, expected):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "tiny"
+    (folder / "train-00001-of-00004.tfrecord").unlink()
+    prepare_tiny(raw_dir, tmp_path / "data")
+    assert all_bytes(tmp_path / "data") == expected
+    (folder / "manifest.json").unlink()
+    shard = folder / "train-00002-of-00004.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-7])
+    (folder / ".train-00003-of-00004.tfrecord.xyz.part").write_bytes(b"left by a killed process")
+    prepare_tiny(raw_dir, tmp_path / "data")
+    assert all_bytes(tmp_path / "data") == expected
+
+
+SCRIPT = """
+import sys
+from datasets.prepare import prepare
+from tests.datasets.tiny_adapter import ADAPTER
+if __name__ == "__main__":
+    print("started", flush=True)
+    try:
+        prepare(ADAPTER, sys.argv[1], sys.argv[2], workers=2, progress=False, person_side=64)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt)
+        sys.exit(3)
+"""
+
+
+def children_of(pid):
+    tasks = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in tasks.read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        return "Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").is_dir(), reason="looks up worker processes in Linux's /proc")
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_process_takes_its_workers_along_and_can_be_resumed(raw_dir, tmp_path, expected, stop_signal):
+    (raw_dir / "slow").touch()
+    folder = tmp_path / "data" / "tiny"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, raw_dir, tmp_path / "data"], cwd=REPOSITORY, text=True,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*.tfrecord")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = children_of(process.pid)
+    if stop_signal == signal.SIGINT:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        process.kill()
+    output, _ = process.communicate(timeout=60)
+    if stop_signal == signal.SIGINT:
+        assert process.returncode == 3 and "the same command continues" in output
+        assert not list(folder.rglob("*.part"))
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(workers) >= 2 and not any(map(is_alive, workers))
+    assert not (folder / "manifest.json").exists()
+    (raw_dir / "slow").unlink()
+    prepare_tiny(raw_dir, tmp_path / "data")
+    assert all_bytes(tmp_path / "data") == expected
+
+
+def test_complete_preparation_returns_at_once_even_without_the_raw_files(raw_dir, tmp_path, caplog):
+    manifest = prepare_tiny(raw_dir, tmp_path / "data")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.tfrecord")}
+    for path in raw_dir.iterdir():
+        path.unlink()
+    with caplog.at_level("INFO"):
+        assert prepare_tiny(raw_dir, tmp_path / "data") == manifest
+    assert "already complete" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("options, differing", [
+    ({"limit": 2}, "limit: null then, 2 now"), ({"splits": ["train"]}, r'splits: null then, \["train"\] now')])
+def test_other_settings_are_refused_unless_overwritten(raw_dir, tmp_path, options, differing):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    with pytest.raises(PrepareError, match=differing):
+        prepare_tiny(raw_dir, tmp_path / "data", **options)
+    prepare_tiny(raw_dir, tmp_path / "data", **options, overwrite=True)
+    prepare_tiny(raw_dir, tmp_path / "fresh", **options)
+    assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "fresh")
+
+
+def test_partial_preparation_refuses_changed_raw_files(raw_dir, tmp_path):
+    (raw_dir / "interrupt").write_text("train2")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_tiny(raw_dir, tmp_path / "data")
+    write_raw(raw_dir, train=[3, 1, 5])
+    with pytest.raises(PrepareError, match=r"units: .* then, .* now"):
+        prepare_tiny(raw_dir, tmp_path / "data")
+
+
+@pytest.mark.parametrize("limit, num_train", [(5, 5), (3, 3), (99, 10)])
+def test_limit_takes_the_first_examples(raw_dir, tmp_path, limit, num_train):
+    prepare_tiny(raw_dir, tmp_path / "data", limit=limit, workers=2)
+    prepare_tiny(raw_dir, tmp_path / "whole")
+    limited, whole = PreparedDataset(tmp_path / "data" / "tiny"), PreparedDataset(tmp_path / "whole" / "tiny")
+    assert limited.num_examples("train") == num_train
+    for position in range(num_train):
+        assert limited.read("train", position).image == whole.read("train", position).image
+
+
+@pytest.fixture(name="bad_raw_dir")
+def make_bad_raw_dir(tmp_path):
+    bad = {"1": "box", "3": "annotation", "4": "metres", "5": "missing"}
+    return write_raw(tmp_path / "raw", train=[2, {"name": "broken", "examples": 7, "bad": bad},
+                                              {"name": "crashing", "examples": 4, "bad": {"2": "crash"}}])
+
+
+def test_bad_example_stops_with_its_place_then_skip_bad_goes_on(bad_raw_dir, tmp_path):
+    with pytest.raises(ValueError, match=r'tiny, train, unit .*"broken".* example 1 \(broken.jpg\): bbox is'):
+        prepare_tiny(bad_raw_dir, tmp_path / "data")
+    manifest = prepare_tiny(bad_raw_dir, tmp_path / "data", skip_bad=True)  # continues
+    assert manifest["splits"]["train"]["num_examples"] == 2 + 3 + 2
+    reasons = [entry["reason"] for entry in manifest["skipped"]]
+    assert len(reasons) == 5
+    parts = ["bbox is", "annotations.json", "looks like metres", "gone.jpg cannot be read", "KeyError"]
+    for reason, part in zip(reasons, parts, strict=True):
+        assert part in reason
+    assert "example 4 (broken.jpg)" in manifest["skipped"][2]["where"]
+    assert "what follows" in reasons[-1]
+    prepare_tiny(bad_raw_dir, tmp_path / "two", skip_bad=True, workers=2)
+    assert all_bytes(tmp_path / "two") == all_bytes(tmp_path / "data")
+
+
+def test_error_in_a_worker_arrives(bad_raw_dir, tmp_path):
+    with pytest.raises(ValueError, match="tiny, train, unit"):
+        prepare_tiny(bad_raw_dir, tmp_path / "data", workers=2)
+    assert not list((tmp_path / "data").rglob("*.part"))
+
+
+def test_split_without_good_examples_is_an_error(tmp_path):
+    raw_dir = write_raw(tmp_path / "raw", test=[{"name": "broken", "examples": 1, "bad": {"0": "box"}}])
+    with pytest.raises(ValueError, match=r"test split came out empty, 1 examples were skipped; .*bbox"):
+        prepare_tiny(raw_dir, tmp_path / "data", skip_bad=True)
+
+
+def test_finished_examples_are_stored_as_they_are(tmp_path):
+    raw_dir = write_raw(tmp_path / "raw", validation=[2, 1])
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", FINISHED_ADAPTER)
+    assert manifest["kind"] == "2d" and manifest["bone_lengths_mm"] == {}
+    example = PreparedDataset(tmp_path / "data" / "tiny_2d").read("validation", 1)
+    assert example.image == b"\xff\xd8\x01" and example.provenance == {"frame": 1}
+    np.testing.assert_array_equal(example.joints2d, np.ones((5, 2)))
+
+
+def test_labels_must_fit_kind_and_skeleton(raw_dir, tmp_path):
+    with pytest.raises(ValueError, match="joints2d is missing"):
+        prepare_tiny(raw_dir, tmp_path / "data", dataclasses.replace(ADAPTER, kind=lambda raw_dir: "2d"))
+    with pytest.raises(ValueError, match=r"joints3d has shape \[5, 3\]; expected \[17, 3\]"):
+        prepare_tiny(raw_dir, tmp_path / "other", dataclasses.replace(ADAPTER, skeleton=lambda raw_dir: "h36m_17"))
+
+
+def test_other_name_for_the_prepared_data_set(raw_dir, tmp_path):
+    assert prepare_tiny(raw_dir, tmp_path, name="my_rig")["name"] == "my_rig"
+    assert PreparedDataset(tmp_path / "my_rig").name == "my_rig"
+
+
+def test_full_disk_is_explained(raw_dir, tmp_path, monkeypatch):
+    def write_shard(path, examples):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "write_shard", write_shard)
+    with pytest.raises(PrepareError, match=r"disk .* is full .*the same command"):
+        prepare_tiny(raw_dir, tmp_path / "data")
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"splits": ["training"]}, "unknown splits training"),
+    ({"splits": ["validation"]}, "nothing for the splits validation"),
+    ({"splits": []}, "splits is empty"), ({"limit": 0}, "limit is 0"), ({"workers": -1}, "workers is -1")])
+def test_wrong_arguments(raw_dir, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_tiny(raw_dir, tmp_path / "data", **options)
+
+
+def test_adapter_that_cannot_be_sent_to_workers(raw_dir, tmp_path):
+    adapter = dataclasses.replace(ADAPTER, skeleton=lambda raw_dir: ADAPTER.skeleton(raw_dir))
+    with pytest.raises(ValueError, match="top level of a module"):
+        prepare_tiny(raw_dir, tmp_path / "data", adapter, workers=2)
+
+
+def test_second_preparation_of_the_same_folder_is_refused(raw_dir, tmp_path):
+    def list_units(raw, split):
+        with pytest.raises(PrepareError, match="another preparation is at work"):
+            prepare_tiny(raw_dir, tmp_path / "data")
+        return ADAPTER.list_units(raw, split)
+
+    prepare_tiny(raw_dir, tmp_path / "data", dataclasses.replace(ADAPTER, list_units=list_units))
+
+
+def test_units_are_grouped_evenly_and_in_order():
+    groups = _group_units(list(range(1000)), None)
+    assert len(groups) == MAX_SHARDS_PER_SPLIT and {len(group) for group in groups} == {7, 8}
+    assert [unit for group in groups for unit in group] == list(range(1000))
+    assert _group_units([1, 2, 3], None) == [(1,), (2,), (3,)] and _group_units([1, 2, 3], 5) == [(1, 2, 3)]
+
+
+def test_manifest_copied_without_the_hidden_folder_is_complete(raw_dir, tmp_path):
+    manifest = prepare_tiny(raw_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "tiny"
+    for path in (folder / ".prepare").iterdir():
+        path.unlink()
+    assert prepare_tiny(raw_dir, tmp_path / "data") == manifest == json.loads((folder / "manifest.json").read_text())
