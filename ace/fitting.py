@@ -29,7 +29,7 @@ def default_num_latents(skeleton: Skeleton) -> int:
 
     More formats mostly repeat the same body parts, so the number grows far slower than that of the joints. On poses of
     four formats, 24 points for 77 joints leave 7 mm of error and a third of the formats' disagreement in depth; 40
-    points leave 3 mm and 60 % of it.
+    points leave 3 mm and half of it.
     """
     number = 2 * round(L1_NUM_LATENTS / 2 * (skeleton.num_joints / L1_NUM_JOINTS) ** LATENT_GROWTH)
     return min(max(number, 1), skeleton.num_joints)
@@ -178,12 +178,12 @@ def _farthest_first(points, number):
 
 
 def _checked_poses(poses, masks, skeleton):
-    """Poses in float64, and masks or None where all joints are valid."""
+    """Poses as floats, and masks or None where all joints are valid."""
     poses = np.asarray(poses)
     if poses.ndim != 3 or poses.shape[1:] != (skeleton.num_joints, 3) or not len(poses):
         raise ValueError(f"poses have shape {list(poses.shape)}; expected [n, {skeleton.num_joints}, 3]: at least one "
                          f"pose with the {skeleton.num_joints} joints of {skeleton.name}")
-    poses = poses.astype(np.float64)
+    poses = poses.astype(np.float32 if poses.dtype == np.float32 else np.float64, copy=False)
     masks = ~np.isnan(poses).any(axis=-1) if masks is None else np.asarray(masks)
     if masks.shape != poses.shape[:2] or masks.dtype != bool:
         raise ValueError(f"masks have shape {list(masks.shape)} and dtype {masks.dtype}; expected bool "

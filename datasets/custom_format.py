@@ -18,6 +18,7 @@ from posepile.geometry.skeleton import Skeleton, list_skeletons, skeleton_from_d
 DEFAULTS_NAME = "dataset.json"  # its entries hold for all annotation files of the folder that lack them
 DOCUMENTATION = "docs/custom_dataset.md describes the format."
 ADD_UNITS = 'Add "units": "mm", "cm" or "m" to the file.'
+MAX_NUMBER = 1e12  # nothing is that far away; a limit also stops overflow in float32
 WRITE_NULL = "Write null for a joint without a label."
 DEFAULTS_KEYS = ("skeleton", "units", "world_up", "split", "cameras")
 FILE_KEYS = (*DEFAULTS_KEYS, "images")
@@ -246,7 +247,7 @@ def numbers(values: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> np.
 def _all_numbers(values: Any) -> bool:
     if isinstance(values, list):
         return all(map(_all_numbers, values))
-    return isinstance(values, (int, float)) and not isinstance(values, bool) and abs(values) < np.inf
+    return isinstance(values, (int, float)) and not isinstance(values, bool) and abs(values) < MAX_NUMBER
 
 
 def _joints(values: Any, skeleton: Skeleton, num_axes: int, where: str) -> np.ndarray:
@@ -305,7 +306,7 @@ def _check_image(image: Any, cameras: Mapping[str, CustomCamera], default_split:
     check_keys(_table(image, where), IMAGE_KEYS, where)
     path_inside(pathlib.Path("."), image.get("file"), f"{where}.file")
     camera = image.get("camera")
-    if camera is not None and not isinstance(camera, dict) and camera not in cameras:
+    if camera is not None and not isinstance(camera, dict) and camera not in list(cameras):
         raise ValueError(f"{where}.camera: no camera is called {camera!r}.{suggestion(camera, cameras)} "
                          f"Those of the file: {', '.join(cameras) or 'none'}.")
     if not isinstance(image.get("people", []), list):

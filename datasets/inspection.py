@@ -9,7 +9,15 @@ from posepile.data.records import MANIFEST_NAME, Example, PreparedDataset, decod
 from posepile.geometry.camera import project
 from posepile.geometry.skeleton import Skeleton
 from posepile.visualization.contact_sheet import SIDE_LEGEND, contact_sheet, write_png
-from posepile.visualization.drawing import BOX_COLOR, MASK_COLOR, draw_box, draw_mask_outline, draw_skeleton
+from posepile.visualization.drawing import (
+    BOX_COLOR,
+    MASK_COLOR,
+    PREDICTION_STYLE,
+    PoseStyle,
+    draw_box,
+    draw_mask_outline,
+    draw_skeleton,
+)
 
 CELL_SIDE = 320  # px
 MAX_COLUMNS = 6
@@ -69,7 +77,9 @@ def draw_example(example: Example, skeleton: Skeleton, side: int) -> np.ndarray:
     box = np.array([scale * (x + 0.5) - 0.5, scale * (y + 0.5) - 0.5, scale * width, scale * height])
     resized = draw_box(resized, box)
     joints2d = example.joints2d if example.joints3d is None else project(example.joints3d, example.intrinsics)
-    return draw_skeleton(resized, scale * (joints2d + 0.5) - 0.5, skeleton)
+    # Several formats at once lie over each other on the same body: thin lines leave something of it to be seen.
+    style = PoseStyle(width=0.4, rim=False) if len(skeleton.formats) > 1 else PREDICTION_STYLE
+    return draw_skeleton(resized, scale * (joints2d + 0.5) - 0.5, skeleton, style=style)
 
 
 def _wrapped(words, width: int = 100) -> list[str]:

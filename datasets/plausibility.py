@@ -16,7 +16,9 @@ MIN_BEND_DEGREES = 20.0
 MIN_COSINE = 0.5  # a bend that is mostly sideways does not count
 TOE_NAMES = ("toe", "big_toe", "foot")  # the first of these that the format has shows where a foot points
 
-MIN_FITTING_SHARE = 0.8  # of the joints, in the picture, for a reading of a camera's pose to be suggested
+# A reading of a camera's pose is suggested if it brings so many of the joints into the picture, and large enough.
+MIN_FITTING_SHARE = 0.8
+MIN_FITTING_SIDE = 0.05  # of the longer side of the image
 # [4, 4] from a convention of camera axes to OpenCV's (x right, y down, z forward); OpenGL's y points up and z backward.
 CAMERA_AXES = {"opencv": np.eye(4), "opengl": np.diag([1.0, -1.0, -1.0, 1.0])}
 FAR_OUTSIDE = 1.0  # image sizes beyond the border; nothing that near the picture is "far outside"
@@ -135,7 +137,10 @@ def readings_that_fit(joints3d_world: np.ndarray, rotation: np.ndarray, vector: 
     labelled = joints3d_world[np.isfinite(joints3d_world).all(axis=-1)]
 
     def fits(pose):
-        return is_near_image(transform(labelled, pose), intrinsics, image_size, margin=0.0).mean() > MIN_FITTING_SHARE
+        joints3d_camera = transform(labelled, pose)
+        is_inside = is_near_image(joints3d_camera, intrinsics, image_size, margin=0.0)
+        return is_inside.mean() > MIN_FITTING_SHARE and \
+            np.ptp(project(joints3d_camera[is_inside], intrinsics), axis=0).max() > MIN_FITTING_SIDE * max(image_size)
 
     def readings(factor):
         poses = {"world_to_camera with rotation and translation": rigid(rotation, factor * vector),

@@ -1,4 +1,4 @@
-"""What an adapter yields: one labelled person in one image as the data set's authors distribute it, in our units and axes."""
+"""What an adapter yields: one labelled person in one image as distributed by the authors, in our units and axes."""
 
 import dataclasses
 import pathlib
@@ -40,14 +40,14 @@ class Adapter:
 
     Attributes:
         name: of the data set.
-        kind: "3d" or "2d": what its labels are; a function of the raw folder where that depends on it. Read it by `label_kind`.
+        kind: "3d" or "2d": what its labels are; a function of the raw folder if it depends on it; see `label_kind`.
         skeleton: called with the raw folder; name of a format or an inline definition, see `skeleton_from_dict`.
-        list_units: called with (raw_dir, split); the work units of a split in a fixed order (sequences, say, or annotation files). A
-            unit is a picklable, JSON-like value. Raises FileNotFoundError naming the missing file and where to get it. A split that
-            the data set does not have gives an empty list.
-        load_unit: called with (raw_dir, unit); yields the unit's examples in a fixed order. A `RawExample` gets cropped; an
-            `Example` (from a renderer, say) is stored as it is. A person whose annotation is wrong may be yielded as a `ValueError`
-            that names file and field, so that the caller can raise it or skip that person alone.
+        list_units: called with (raw_dir, split); the work units of a split in a fixed order (sequences, say, or
+            annotation files). A unit is a picklable, JSON-like value. Raises FileNotFoundError naming the missing file
+            and where to get it. A split that the data set does not have gives an empty list.
+        load_unit: called with (raw_dir, unit); yields the unit's examples in a fixed order. A `RawExample` gets
+            cropped; an `Example` (from a renderer, say) is stored as it is. A person whose annotation is wrong may be
+            yielded as a `ValueError` that names file and field, so that the caller can raise it or skip that person.
     """
 
     name: str

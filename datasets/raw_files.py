@@ -5,6 +5,7 @@ import difflib
 import functools
 import json
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ from posepile.geometry.skeleton import Skeleton
 LIMB_JOINTS = tuple(f"{side}_{joint}" for side in ("left", "right")
                     for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
 MIN_LIMB_JOINTS = 7
+
+# What scipy raises for truncated and corrupt files.
+_MAT_ERRORS = (scipy.io.matlab.MatReadError, zlib.error, OSError, ValueError, TypeError, IndexError, KeyError,
+               NotImplementedError, UnboundLocalError, ZeroDivisionError)
 
 
 def read_json(path: pathlib.Path, hint: str = "", object_hook: Callable[[dict], Any] | None = None) -> Any:
@@ -44,7 +49,7 @@ def read_mat(path: pathlib.Path, variable: str, hint: str = "") -> Any:
         raise FileNotFoundError(f"{path} is missing. {hint}".rstrip())
     try:
         content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=[variable])
-    except (ValueError, TypeError, OSError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+    except _MAT_ERRORS as error:
         raise ValueError(f"{path} cannot be read as a MATLAB 5 file: {error}. Was it cut short?") from error
     if variable not in content:
         raise ValueError(f"{path} has no variable {variable}; is it the right file?")
@@ -167,12 +172,19 @@ class KeypointAnnotation:
     segmentation: list[np.ndarray] | dict | None
 
     def mask(self) -> np.ndarray | None:
-        """[height, width] bool from the segmentation; COCO's polygons count from the corner of pixel (0, 0)."""
+        """[height, width] bool from the segmentation; COCO's polygons count from the corner of pixel (0, 0).
+
+        Raises: ValueError naming the annotation if its run lengths are broken.
+        """
         if self.segmentation is None or self.image_size is None:
             return None
         width, height = self.image_size
         if isinstance(self.segmentation, dict):
-            return rle_to_mask(self.segmentation["counts"], *self.segmentation["size"])
+            try:
+                return rle_to_mask(self.segmentation["counts"], *self.segmentation["size"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"annotation {self.annotation_id} of {self.file_name}: its segmentation has no valid "
+                                 f"run lengths (counts and size): {error!r}") from error
         return polygons_to_mask([polygon - 0.5 for polygon in self.segmentation], height, width)
 
 
@@ -192,25 +204,32 @@ def read_coco_keypoints(path: pathlib.Path, skeleton: Skeleton, hint: str = "") 
 @functools.lru_cache(maxsize=1)
 def _read_coco_keypoints(path, _mtime, skeleton):
     content = read_json(path, object_hook=_compact)
-    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
-        raise ValueError(f"{path} is not a COCO-style keypoint file: it needs the entries images and annotations")
+    lists = ("images", "annotations")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):
+        raise ValueError(f"{path} is not a COCO-style keypoint file: it needs the lists images and annotations")
     order = _joint_order(content.get("categories", []), skeleton, path)
     people = {}
     images = {}
     for i, image in enumerate(content["images"]):
         try:
-            images[image["id"]] = image["file_name"], image.get("width"), image.get("height")
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: images[{i}] needs an id and a file_name, got {image!r:.200}") from error
+            width, height = image.get("width"), image.get("height")
+            images[image["id"]] = image["file_name"], (int(width), int(height)) if width and height else None
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: images[{i}] needs an id and a file_name, width and height must be numbers; got "
+                             f"{image!r:.200}") from error
         people[image["id"]] = []
     for i, annotation in enumerate(content["annotations"]):
         if annotation is None:
             continue
-        where = f"{path}: annotations[{i}] (id {annotation.get('id')})"
-        if annotation.get("image_id") not in images:
-            raise ValueError(f"{where} has image_id {annotation.get('image_id')!r}, which none of its images has")
-        people[annotation["image_id"]].append(
-            _keypoint_annotation(annotation, images[annotation["image_id"]], order, where))
+        where = f"{path}: annotations[{i}]"
+        try:
+            where += f" (id {annotation.get('id')})"
+            if annotation.get("image_id") not in images:
+                raise ValueError(f"{where} has image_id {annotation.get('image_id')!r}, which none of its images has")
+            people[annotation["image_id"]].append(
+                _keypoint_annotation(annotation, images[annotation["image_id"]], order, where))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{where} is not an annotation: {annotation!r:.200}") from error
     return {image_id: annotations for image_id, annotations in people.items() if annotations}
 
 
@@ -229,14 +248,19 @@ def _compact(table: dict) -> dict | None:
         compact = {"keypoints": np.asarray(keypoints, np.float32)}
         if isinstance(segmentation, list):
             compact["segmentation"] = [np.asarray(polygon, np.float32) for polygon in segmentation]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return table  # `_numbers` will say what is wrong
     return {**{key: table[key] for key in _ANNOTATION_KEYS if key in table}, **compact}
 
 
 def _joint_order(categories: list, skeleton: Skeleton, path: pathlib.Path) -> list[int]:
     """Where each joint of the skeleton stands in the file. Raises: ValueError if the file names other joints."""
-    names = next((c["keypoints"] for c in categories if c.get("keypoints")), list(skeleton.joint_names))
+    try:
+        names = next((c["keypoints"] for c in categories if c.get("keypoints")), list(skeleton.joint_names))
+        names = [str(name) for name in names]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: categories must be a list of tables with a list of keypoints; got "
+                         f"{categories!r:.200}") from error
     if sorted(names) != sorted(skeleton.joint_names):
         raise ValueError(f"{path}: its category lists the keypoints {', '.join(names)}; expected those of "
                          f"{skeleton.name}: {', '.join(skeleton.joint_names)}")
@@ -250,12 +274,16 @@ def _keypoint_annotation(annotation: dict, image: tuple, order: list[int], where
     if isinstance(segmentation, list):
         segmentation = [_numbers(polygon, len(polygon) // 2 * 2, f"{where}: segmentation").reshape(-1, 2)
                         for polygon in segmentation if len(polygon) >= 6]
+    elif not isinstance(segmentation, (dict, type(None))):
+        raise ValueError(f"{where}: segmentation: expected polygons or run lengths, got {segmentation!r:.200}")
+    if not isinstance(annotation.get("track_id"), (int, str, type(None))):
+        raise ValueError(f"{where}: track_id: expected a number, got {annotation['track_id']!r:.200}")
     bbox, bbox_head = (_numbers(annotation[key], 4, f"{where}: {key}") if annotation.get(key) else None
                        for key in ("bbox", "bbox_head"))
-    file_name, width, height = image
+    file_name, image_size = image
     return KeypointAnnotation(
         annotation_id=annotation.get("id"), image_id=annotation["image_id"], track_id=annotation.get("track_id"),
-        file_name=file_name, image_size=(int(width), int(height)) if width and height else None,
+        file_name=file_name, image_size=image_size,
         joints2d=np.where(labelled, keypoints[:, :2], np.nan), flags=keypoints[:, 2].astype(np.uint8),
         bbox=bbox, bbox_head=bbox_head, segmentation=segmentation)
 

@@ -50,8 +50,8 @@ def list_units(raw_dir: pathlib.Path, split: str) -> list[dict[str, Any]]:
 
 
 def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any],
-              min_person_side: float = MIN_PERSON_SIDE) -> Iterator[RawExample]:
-    """The people of a run of images that pass the filters.
+              min_person_side: float = MIN_PERSON_SIDE) -> Iterator[RawExample | ValueError]:
+    """The people of a run of images that pass the filters; a `ValueError` for one without image or with a broken mask.
 
     Args:
         min_person_side: px; smaller people are left out. They would be blurred: crops enlarge an image by 1.2 at most.
@@ -59,19 +59,19 @@ def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any],
     path = raw_dir / unit["annotations"]
     people = read_coco_keypoints(path, SKELETON, HINT)
     for image_id in unit["image_ids"]:
-        image_path = None
         for person in people[image_id]:
             if not _is_usable(person, min_person_side):
                 continue
-            image_path = image_path or find_image(raw_dir, path, person.file_name)
-            yield RawExample(
-                image=image_path,
-                # COCO's boxes count from the corner of pixel (0, 0), its joints from the centre, as we do
-                bbox=person.bbox - np.float32([0.5, 0.5, 0, 0]),
-                joints2d=person.joints2d,
-                mask=person.mask(),
-                provenance={"source": image_path.relative_to(raw_dir).as_posix(), "frame": image_id,
-                            "annotation": person.annotation_id})
+            try:
+                image_path, mask = find_image(raw_dir, path, person.file_name), person.mask()
+            except (FileNotFoundError, ValueError) as error:
+                yield ValueError(f"{path}: {error}")
+                continue
+            # COCO's boxes count from the corner of pixel (0, 0), its joints from the centre, as we do.
+            bbox = person.bbox - np.float32([0.5, 0.5, 0, 0])
+            yield RawExample(image=image_path, bbox=bbox, joints2d=person.joints2d, mask=mask, provenance={
+                "source": image_path.relative_to(raw_dir).as_posix(), "frame": image_id,
+                "annotation": person.annotation_id})
 
 
 def find_image(raw_dir: pathlib.Path, annotations: pathlib.Path, file_name: str) -> pathlib.Path:
@@ -79,7 +79,7 @@ def find_image(raw_dir: pathlib.Path, annotations: pathlib.Path, file_name: str)
 
     Raises: FileNotFoundError naming the folders; ValueError for a file name that leaves the folder.
     """
-    path_inside(raw_dir, file_name, f"{annotations}: file_name")
+    path_inside(raw_dir, file_name, f"{annotations.name}: file_name")
     match = _FILE_NAME.fullmatch(pathlib.PurePosixPath(file_name).name)
     own_folder = annotations.stem.removeprefix("person_keypoints_")
     folders = sorted(_FOLDER_SPLITS, key=lambda folder: folder != own_folder)
@@ -93,7 +93,7 @@ def find_image(raw_dir: pathlib.Path, annotations: pathlib.Path, file_name: str)
                     return path
         if (path := root / file_name).is_file():
             return path
-    raise FileNotFoundError(f"{annotations} lists the image {file_name}, which is in none of the folders "
+    raise FileNotFoundError(f"{annotations.name} lists the image {file_name}, which is in none of the folders "
                             f"{', '.join(folders)} of {raw_dir}. {HINT}")
 
 

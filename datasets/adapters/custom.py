@@ -30,7 +30,8 @@ def label_kind(raw_dir: pathlib.Path) -> str:
     for path in custom_format.annotation_files(raw_dir):
         for image in custom_format.read_custom_file(path).images:
             for person in image.get("people", ()):
-                return "3d" if {"joints3d_world", "joints3d_camera"} & set(person) else "2d"
+                if isinstance(person, dict):
+                    return "3d" if {"joints3d_world", "joints3d_camera"} & set(person) else "2d"
     raise ValueError(f"the annotation files of {raw_dir} list no people. {custom_format.DOCUMENTATION}")
 
 

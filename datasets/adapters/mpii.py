@@ -42,16 +42,20 @@ def list_units(raw_dir: pathlib.Path, split: str) -> list[dict[str, Any]]:
     return units
 
 
-def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any]) -> Iterator[RawExample]:
-    """The people of a run with enough labelled joints."""
+def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any]) -> Iterator[RawExample | ValueError]:
+    """The people of a run with enough labelled joints; a `ValueError` for one whose image is missing."""
     path = raw_dir / unit["annotations"]
     for image_name, joints2d, where in _read_people(path)[unit["first"]:unit["last"]]:
         box = joints_box(joints2d, BOX_SCALE)
         if box is None or np.count_nonzero(np.isfinite(joints2d).all(axis=1)) < MIN_LABELLED_JOINTS:
             continue
-        image_path = path_inside(raw_dir / "images", image_name, f"{path}: {where}: image")
-        if not image_path.is_file():
-            raise FileNotFoundError(f"{path}: {where} is in the image {image_path}, which is missing. {HINT}")
+        try:
+            image_path = path_inside(raw_dir / "images", image_name, f"{path}: {where}: image")
+            if not image_path.is_file():
+                raise ValueError(f"{path}: {where} is in the image {image_path}, which is missing. {HINT}")
+        except ValueError as error:
+            yield error
+            continue
         yield RawExample(image=image_path, bbox=box, joints2d=joints2d,
                          provenance={"source": f"images/{image_name}", "annotation": where})
 
@@ -89,7 +93,7 @@ def _read_json_people(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray, str
             joints = np.asarray(person["joints"], np.float32)
             labelled = np.asarray(person["joints_vis"], np.float32) > 0
             image_name = person["image"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: entry {i} needs image, joints (16 x 2 numbers) and joints_vis (16 numbers); "
                              f"problem: {error!r}") from error
         if joints.shape != (SKELETON.num_joints, 2) or labelled.shape != (SKELETON.num_joints,):
@@ -115,11 +119,15 @@ def _read_mat_people(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray, str]
                 continue
             joints2d = np.full((SKELETON.num_joints, 2), np.nan, np.float32)
             where = f"annolist({i + 1}).annorect({j + 1})"
-            for point in points:  # in any order; is_visible tells occluded from visible, both are labels
-                if not 0 <= int(point.id) < SKELETON.num_joints:
-                    raise ValueError(f"{path}: {where} has a point with id {point.id}; expected 0 to 15")
-                joints2d[int(point.id)] = float(point.x) - 1, float(point.y) - 1
-            yield image.image.name, joints2d, where
+            try:
+                for point in points:  # in any order; is_visible tells occluded from visible, both are labels
+                    if not 0 <= int(point.id) < SKELETON.num_joints:
+                        raise ValueError(f"a point has id {point.id}; expected 0 to 15")
+                    joints2d[int(point.id)] = float(point.x) - 1, float(point.y) - 1
+                image_name = image.image.name
+            except (AttributeError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"{path}: {where} is broken: {error}") from error
+            yield image_name, joints2d, where
 
 
 def skeleton_name(_raw_dir: pathlib.Path) -> str:

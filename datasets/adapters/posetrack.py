@@ -34,8 +34,8 @@ def list_units(raw_dir: pathlib.Path, split: str) -> list[str]:
     return [path.relative_to(raw_dir).as_posix() for path in sorted((existing[0] / FOLDERS[split]).glob("*.json"))]
 
 
-def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample]:
-    """The people of one video, track by track."""
+def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample | ValueError]:
+    """The people of one video, track by track; a `ValueError` for one whose image is missing."""
     path = raw_dir / unit
     tracks: dict[int | None, list[KeypointAnnotation]] = {}
     for people in read_coco_keypoints(path, SKELETON, HINT).values():
@@ -50,9 +50,13 @@ def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample]:
             frames = select_frames(poses, [_movement_threshold(person) for person in people])
         for i in frames:
             if has_enough_limb_joints(poses[i], SKELETON):
-                image_path = path_inside(raw_dir, people[i].file_name, f"{path}: file_name")
-                if not image_path.is_file():
-                    raise FileNotFoundError(f"{path} lists the image {image_path}, which is missing. {HINT}")
+                try:
+                    image_path = path_inside(raw_dir, people[i].file_name, f"{path}: file_name")
+                    if not image_path.is_file():
+                        raise ValueError(f"{path} lists the image {image_path}, which is missing. {HINT}")
+                except ValueError as error:
+                    yield error
+                    continue
                 yield RawExample(image=image_path, bbox=people[i].bbox, joints2d=poses[i], provenance={
                     "source": people[i].file_name, "sequence": path.stem, "frame": people[i].image_id,
                     "subject": track_id, "annotation": people[i].annotation_id})

@@ -59,7 +59,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         mean, variance = ops.moments(x, axes=reduced_axes)  # [num_pieces, channels]
         if cut.group_of_piece is not None:
             mean, variance = _merge_pieces(mean, variance, cut.group_of_piece)
-        self._update_stored_statistics(mean, variance)
+        self._update_stored_statistics(mean, variance, cut.group_of_piece)
 
         scale = ops.rsqrt(variance + self.epsilon)
         if self.scale:
@@ -67,24 +67,25 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         offset = -mean * scale
         if self.center:
             offset = offset + self.beta
-        if cut.group_of_piece is not None:
-            scale = ops.take(scale, cut.group_of_piece, axis=0)
-            offset = ops.take(offset, cut.group_of_piece, axis=0)
         scale = ops.expand_dims(scale, reduced_axes)
         offset = ops.expand_dims(offset, reduced_axes)
         return ops.cast(ops.reshape(x * scale + offset, ops.shape(inputs)), self.compute_dtype)
 
-    def _update_stored_statistics(self, mean, variance):
-        """Takes in the groups' statistics, each [num_groups, channels]; the earlier a group, the less it counts.
+    def _update_stored_statistics(self, mean, variance, group_of_piece: np.ndarray | None):
+        """Takes in the pieces' statistics, each [num_pieces, channels]; the earlier a group, the less it counts.
 
         In closed form: group by group, s <- m s + (1 - m) x_g gives m^G s + (1 - m) sum_g m^(G - 1 - g) x_g.
         """
-        num_groups = ops.shape(mean)[0]
-        is_static = isinstance(num_groups, int)
-        exponents = (np.arange(num_groups - 1, -1, -1, dtype="float32") if is_static
-                     else ops.arange(num_groups - 1, -1, -1, dtype="float32"))
-        weights = ops.expand_dims((1.0 - self.momentum) * self.momentum ** exponents, -1)
-        kept = self.momentum ** (num_groups if is_static else ops.cast(num_groups, "float32"))
+        num_pieces = ops.shape(mean)[0]
+        if isinstance(num_pieces, int):
+            groups = np.arange(num_pieces) if group_of_piece is None else group_of_piece
+            num_groups, pieces_per_group = groups[-1] + 1, np.bincount(groups)[groups]
+            weights = np.float32((1 - self.momentum) * self.momentum ** (num_groups - 1 - groups) / pieces_per_group)
+            kept = float(self.momentum**num_groups)
+        else:  # every piece is a group
+            weights = (1 - self.momentum) * self.momentum ** ops.arange(num_pieces - 1, -1, -1, dtype="float32")
+            kept = self.momentum ** ops.cast(num_pieces, "float32")
+        weights = ops.expand_dims(weights, -1)
         self.moving_mean.assign(self.moving_mean * kept + ops.sum(weights * mean, axis=0))
         self.moving_variance.assign(self.moving_variance * kept + ops.sum(weights * variance, axis=0))
 
@@ -131,15 +132,19 @@ def _cut_batch(batch_size: int | None, group_sizes: int | tuple[int, ...], layer
 
 
 def _merge_pieces(mean, variance, group_of_piece: np.ndarray):
-    """Moments of equal pieces, each [num_pieces, channels] -> of the groups they form, each [num_groups, channels].
+    """Moments of equal pieces -> of the group that each belongs to; all are [num_pieces, channels].
 
     The variance of a group is the mean of its pieces' plus that of the pieces' means (law of total variance).
     """
-    membership = np.eye(group_of_piece[-1] + 1, dtype="float32")[group_of_piece]  # [num_pieces, num_groups]
-    shares = ops.expand_dims(membership / membership.sum(axis=0), -1)  # [num_pieces, num_groups, 1]
-    group_mean = ops.sum(shares * ops.expand_dims(mean, 1), axis=0)
-    deviation = mean - ops.take(group_mean, group_of_piece, axis=0)
-    return group_mean, ops.sum(shares * ops.expand_dims(variance + ops.square(deviation), 1), axis=0)
+    membership = np.float32(group_of_piece[:, None] == np.arange(group_of_piece[-1] + 1))  # [num_pieces, num_groups]
+    shares = membership / membership.sum(axis=0)
+
+    def average(values):  # by sums of products, as an accelerator may do a matrix product in less than float32
+        per_group = ops.sum(shares[..., None] * ops.expand_dims(values, 1), axis=0)
+        return ops.sum(membership[..., None] * per_group, axis=1)
+
+    group_mean = average(mean)
+    return group_mean, average(variance + ops.square(mean - group_mean))
 
 
 def _checked_group_sizes(group_sizes) -> int | tuple[int, ...] | None:

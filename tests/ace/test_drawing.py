@@ -7,9 +7,9 @@ from posepile.geometry.skeleton import skeleton_from_dict
 from tests.ace.kinematic_poses import merged_skeleton
 
 
-def identity(skeleton):
-    weights = np.eye(skeleton.num_joints)
-    return AffineAutoencoder(weights, weights, skeleton, 0, 0, skeleton.num_joints)
+def one_point(skeleton):
+    num_joints = skeleton.num_joints
+    return AffineAutoencoder(np.full((1, num_joints), 1 / num_joints), np.ones((num_joints, 1)), skeleton, 0, 0, 1)
 
 
 def test_picture_shows_positive_weights_red_negative_ones_blue_and_zero_light(tmp_path):
@@ -26,9 +26,9 @@ def test_picture_shows_positive_weights_red_negative_ones_blue_and_zero_light(tm
 
 
 def test_format_blocks_split_the_rows_where_formats_begin():
-    blocks = format_blocks(identity(merged_skeleton("smpl_24", "h36m_17", "h36m_25", "coco_19")))
+    blocks = format_blocks(one_point(merged_skeleton("smpl_24", "h36m_17", "h36m_25", "coco_19")))
     assert blocks == [("smpl_24", 0, 24), ("h36m_17", 24, 41), ("h36m_25", 41, 49), ("coco_19", 49, 68)]
     # of one family: all joints of the second are in the first
-    assert format_blocks(identity(merged_skeleton("h36m_25", "h36m_17"))) == [("h36m_25", 0, 25)]
+    assert format_blocks(one_point(merged_skeleton("h36m_25", "h36m_17"))) == [("h36m_25", 0, 25)]
     plain = skeleton_from_dict({"name": "own", "joints": ["a", "b"]})
-    assert format_blocks(identity(plain)) == [("own", 0, 2)]
+    assert format_blocks(one_point(plain)) == [("own", 0, 2)]

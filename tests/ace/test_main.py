@@ -60,7 +60,7 @@ def test_wrong_files_are_explained(tmp_path, poses_file):
     with pytest.raises(SystemExit, match=r"No such file.*missing\.npz"):
         main([*fit, f"--poses={tmp_path / 'missing.npz'}"])
     np.savez(tmp_path / "other.npz", joints=np.zeros(3))
-    with pytest.raises(SystemExit, match=r"cannot read poses from .*other\.npz: it has no array joints3d, only: joints"):
+    with pytest.raises(SystemExit, match=r"cannot read poses .*other\.npz: it has no array joints3d, only: joints"):
         main([*fit, f"--poses={tmp_path / 'other.npz'}"])
     output.write_bytes(b"precious")
     with pytest.raises(SystemExit, match="exists; name another --output or give --overwrite"):

@@ -195,10 +195,19 @@ def test_coco_reader_sorts_joints_by_the_names_in_the_file(tmp_path):
     ({"bbox": [1, 2, 3]}, r"annotations\[0\] \(id 7\): bbox: expected 4"),
     ({"image_id": 5}, r"annotations\[0\] \(id 7\) has image_id 5, which none of its images has"),
     ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, r"annotations\[0\] \(id 7\): segmentation"),
+    ({"segmentation": "none"}, r"annotations\[0\] \(id 7\): segmentation: expected polygons or run lengths"),
+    ({"track_id": [1]}, r"annotations\[0\] \(id 7\): track_id: expected a number"),
 ])
 def test_coco_reader_names_the_wrong_field(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         read_coco_keypoints(write_coco(tmp_path / "a.json", [annotation(**changes)]), COCO)
+
+
+def test_broken_run_lengths_are_explained(tmp_path):
+    path = write_coco(tmp_path / "a.json", [annotation(segmentation={"counts": [1, 2], "size": [30, 40]})])
+    ((person,),) = read_coco_keypoints(path, COCO).values()
+    with pytest.raises(ValueError, match=r"annotation 7 of a\.jpg: .*mask runs sum to 3, not to 30 x 40"):
+        person.mask()
 
 
 def test_coco_reader_refuses_other_files(tmp_path):

@@ -1,4 +1,4 @@
-"""The real 3D samples (Human3.6M, MPI-INF-3DHP) rewritten as bring-your-own folders, to test and to train on."""
+"""The real samples, to test and train on: those in 3D as bring-your-own folders, those in 2D as training splits."""
 
 import json
 import pathlib
@@ -47,13 +47,30 @@ def write_mpi_inf_3dhp_custom(samples_dir: pathlib.Path, folder: pathlib.Path) -
                 rotation, translation = np.array(calibration["R"]), np.ravel(calibration["T"])
                 cameras[name]["world_to_camera"] = {"rotation": rotation.tolist(), "translation": translation.tolist()}
                 points = (points - translation) @ rotation  # R^T (X - t)
-            points, pixels = ([row if ok else None for row, ok in zip(rows.tolist(), is_labelled, strict=True)]
-                              for rows in (points, joints2d[:, :2]))
+            points, pixels = (
+                [row if ok else None for row, ok in zip(rows.tolist(), is_labelled, strict=True)]
+                for rows in (points, joints2d[:, :2]))
             person = {"joints3d_world" if part == "train" else "joints3d_camera": points, "joints2d": pixels,
                       "subject": name.split("_")[0]}
             images.append({"file": _link(samples_dir / str(image_name), folder), "camera": name, "sequence": name,
                            "frame": int(frame), "people": [person]})
     _write(folder, {"skeleton": "mpi_inf_3dhp_17", "units": "m", "cameras": cameras, "images": images})
+
+
+def link_2d_samples_for_training(samples_dir: pathlib.Path, folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The COCO, MPII and PoseTrack samples as if all of them, validation data too, were for training.
+
+    Returns: data set -> its raw folder.
+    """
+    samples_dir, folder = pathlib.Path(samples_dir).resolve(), pathlib.Path(folder)
+    links = {"coco/annotations/person_keypoints_train.json": "coco/annotations/person_keypoints_subset.json",
+             "coco/val2017": "coco/val2017", "mpii": "mpii", "posetrack/images": "posetrack18/images",
+             "posetrack/annotations/train": "posetrack18/annotations/val"}
+    for link, target in links.items():
+        (folder / link).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / link).exists():
+            (folder / link).symlink_to(samples_dir / target)
+    return {name: folder / name for name in ("coco", "mpii", "posetrack")}
 
 
 def _link(source: pathlib.Path, folder: pathlib.Path) -> str:

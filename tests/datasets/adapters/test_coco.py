@@ -37,7 +37,11 @@ def write_image(path, gray=False):
 
 
 def load_all(raw_dir, split, **options):
-    return [e for unit in ADAPTER.list_units(raw_dir, split) for e in coco.load_unit(raw_dir, unit, **options)]
+    items = [e for unit in ADAPTER.list_units(raw_dir, split) for e in coco.load_unit(raw_dir, unit, **options)]
+    for item in items:
+        if isinstance(item, ValueError):
+            raise item
+    return items
 
 
 def image_names(raw_dir, split):
@@ -159,11 +163,23 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"person_keypoints_\*\.json.*https://cocodataset\.org"):
         ADAPTER.list_units(tmp_path, "train")
     write_annotations(tmp_path, "train2017", [person(1)], {1: name_2017(1)})
-    with pytest.raises(FileNotFoundError, match=r"000000000001\.jpg, which is in none of the folders train2017"):
+    with pytest.raises(ValueError, match=r"000000000001\.jpg, which is in none of the folders train2017"):
         load_all(tmp_path, "train")
     write_annotations(tmp_path, "train2017", [person(1)], {1: "../../secret.jpg"})
     with pytest.raises(ValueError, match=r"\.\./\.\./secret\.jpg' leaves the folder"):
         load_all(tmp_path, "train")
+
+
+def test_one_missing_image_or_broken_mask_does_not_stop_the_others(tmp_path):
+    broken = person(2, segmentation={"counts": [5], "size": [360, 640]})
+    write_annotations(tmp_path, "train2017", [person(1), broken, person(3)], {n: name_2017(n) for n in (1, 2, 3)})
+    for number in (2, 3):
+        write_image(tmp_path / "train2017" / name_2017(number))
+    (unit,) = ADAPTER.list_units(tmp_path, "train")
+    missing, broken, good = ADAPTER.load_unit(tmp_path, unit)
+    assert "000000000001.jpg, which is in none of the folders" in str(missing)
+    assert "train2017.json: annotation 1 of 000000000002.jpg: " in str(broken) and "sum to 5" in str(broken)
+    assert good.image.name == "000000000003.jpg"
 
 
 def test_units_are_runs_of_images_in_order(tmp_path, monkeypatch):

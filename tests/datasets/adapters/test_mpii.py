@@ -52,7 +52,11 @@ def write_image(path):
 
 
 def load_all(raw_dir, split="train"):
-    return [e for unit in ADAPTER.list_units(raw_dir, split) for e in ADAPTER.load_unit(raw_dir, unit)]
+    items = [e for unit in ADAPTER.list_units(raw_dir, split) for e in ADAPTER.load_unit(raw_dir, unit)]
+    for item in items:
+        if isinstance(item, ValueError):
+            raise item
+    return items
 
 
 @pytest.mark.parametrize("folder", ["", "mpii_human_pose_v1_u12_2"])
@@ -87,7 +91,11 @@ def test_mat_file_with_one_image(tmp_path):
 
 def test_broken_mat_files_are_explained(tmp_path):
     write_mat(tmp_path / mpii.MAT_NAME, [("one.jpg", [labelled_person([3, 16])])], [1])
-    with pytest.raises(ValueError, match=r"annolist\(1\)\.annorect\(1\) has a point with id 16; expected 0 to 15"):
+    with pytest.raises(ValueError, match=r"annorect\(1\) is broken: a point has id 16; expected 0 to 15"):
+        load_all(tmp_path)
+    without_y = {"annopoints": {"point": structs([{"id": 3, "x": 1.0}])}}
+    write_mat(tmp_path / mpii.MAT_NAME, [("one.jpg", [without_y])], [1])
+    with pytest.raises(ValueError, match=r"annolist\(1\)\.annorect\(1\) is broken: .*'y'"):
         load_all(tmp_path)
     write_mat(tmp_path / mpii.MAT_NAME, [("one.jpg", [labelled_person([3])])], [1, 0])
     with pytest.raises(ValueError, match="RELEASE has 1 annolist and 2 img_train entries"):

@@ -1,0 +1,127 @@
+"""The same batches as `batches.make_batch`, made ahead of time by tf.data.
+
+One queue per data set reads, decodes and augments on several threads (OpenCV releases the GIL); the queues are zipped
+and their examples dealt to fixed rows. Every element is a function of its step, so the batches are bitwise the same for
+any number of threads, and a run resumes at any step without reading what came before.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from posepile.data import batches
+from posepile.data.batches import BatchPlan, PartPlan
+from posepile.data.records import PreparedDataset
+
+# Examples a queue makes in one call: the vectorised geometry costs about the same for 1 and for 64.
+_EXAMPLES_PER_CALL = 64
+_PREFETCHED_BATCHES = 2
+_LAST_STEP = 1 << 53
+
+
+def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0,
+                     num_parallel_calls: int | None = None) -> tf.data.Dataset:
+    """An endless stream of training batches, from any step on.
+
+    Args:
+        plan: what every batch is made of.
+        seed: of the run.
+        start_step: the step of the first batch.
+        num_parallel_calls: threads in all; None: one per CPU core.
+
+    Returns: elements as `batches.make_batch(plan, seed, step)` for step = start_step, start_step + 1, ..., with static
+        shapes.
+    Raises: while it is read, tf.errors.OpError with the message of the CorruptRecordError, which names file and offset.
+    """
+    num_threads = _num_threads(num_parallel_calls)
+    queues = tuple(_part_queue(plan, part, seed, start_step, num_threads) for part in plan.parts)
+    dataset = tf.data.Dataset.zip(queues).map(lambda *arrays: _deal(plan, arrays), num_parallel_calls=num_threads)
+    return _with_options(dataset.prefetch(_PREFETCHED_BATCHES), num_threads)
+
+
+def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, batch_size: int,
+                       num_parallel_calls: int | None = None) -> tf.data.Dataset:
+    """All examples of a split once, in order, unaugmented; the last batch may be smaller.
+
+    Returns: elements as `batches.make_evaluation_batch`.
+    Raises: as `training_dataset`.
+    """
+    num_threads, num_examples = _num_threads(num_parallel_calls), dataset.num_examples(split)
+    specs = _crop_specs(dataset.kind, crop_side, dataset.skeleton.num_joints)
+
+    def load(start):
+        positions = range(start, min(start + batch_size, num_examples))
+        return batches.make_evaluation_batch(dataset, split, positions, crop_side)
+
+    starts = tf.data.Dataset.range(0, num_examples, batch_size)
+    result = starts.map(lambda start: _numpy_call(load, start, specs), num_parallel_calls=num_threads)
+    return _with_options(result.prefetch(_PREFETCHED_BATCHES), num_threads)
+
+
+def _part_queue(plan: BatchPlan, part: PartPlan, seed: int, start_step: int, num_threads: int) -> tf.data.Dataset:
+    """One data set's examples, an element per step."""
+    count = part.examples_per_batch
+    steps_per_call = max(1, _EXAMPLES_PER_CALL // count)
+    specs = _crop_specs(part.kind, plan.crop_side, part.num_joints)
+
+    def load(step):
+        return batches.make_scattered_part(plan, part, seed, step, steps_per_call)
+
+    def load_steps(step):
+        arrays = _numpy_call(load, step, specs)
+        return {name: tf.reshape(array, (steps_per_call, count, *array.shape[1:])) for name, array in arrays.items()}
+
+    starts = tf.data.Dataset.range(start_step, _LAST_STEP, steps_per_call)
+    return starts.map(load_steps, num_parallel_calls=num_threads).unbatch()
+
+
+def _deal(plan: BatchPlan, arrays: Sequence[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """Puts the examples of all data sets into their rows of the batch."""
+    batch = {}
+    for name, (shape, dtype) in plan.array_specs().items():
+        parts = [(part, values[name]) for part, values in zip(plan.parts, arrays, strict=True) if name in values]
+        if not parts:  # labels of a kind that no data set of the plan has
+            batch[name] = tf.zeros(shape, dtype)
+            continue
+        rows = [batches.batch_rows(plan, part, name) for part, _ in parts]
+        batch[name] = tf.ensure_shape(tf.dynamic_stitch(rows, [values for _, values in parts]), shape)
+    return batch
+
+
+def _crop_specs(kind: str, crop_side: int, num_joints: int) -> dict[str, tuple[tuple, tf.DType]]:
+    """Name -> (shape of one example, dtype) of what `batches.crop_examples` returns."""
+    num_coordinates = {"3d": 3, "2d": 2}[kind]
+    return {"image": ((crop_side, crop_side, 3), tf.uint8), "intrinsics": ((3, 3), tf.float32),
+            f"joints{kind}": ((num_joints, num_coordinates), tf.float32),
+            f"joints{kind}_mask": ((num_joints,), tf.bool)}
+
+
+def _numpy_call(function: Callable[[int], dict[str, np.ndarray]], argument: tf.Tensor,
+                specs: dict[str, tuple[tuple, tf.DType]]) -> dict[str, tf.Tensor]:
+    """Calls a function that returns a dict of arrays with a leading axis of any length."""
+
+    def call(number):
+        arrays = function(int(number))
+        return [arrays[name] for name in specs]
+
+    outputs = tf.numpy_function(call, [argument], [dtype for _, dtype in specs.values()], stateful=False)
+    return {name: tf.ensure_shape(output, (None, *shape))
+            for output, (name, (shape, _)) in zip(outputs, specs.items(), strict=True)}
+
+
+def _num_threads(num_parallel_calls: int | None) -> int:
+    # The examples are shared out among threads; more threads inside of every OpenCV call would only add overhead.
+    cv2.setNumThreads(1)
+    return num_parallel_calls or os.cpu_count() or 1
+
+
+def _with_options(dataset: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = num_threads
+    # Every worker of a distributed run reads the same stream and takes its own share of a batch.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)
