@@ -28,7 +28,6 @@ from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
 from posepile.data.records import PreparedDataset, write_json
-from posepile.data.tfrecord import CorruptRecordError
 from posepile.evaluation import benchmark
 from posepile.evaluation.run_report import write_run_report
 from posepile.evaluation.scoring import headline
@@ -37,10 +36,9 @@ from posepile.geometry.skeleton import averaging_matrix, merge_skeletons
 from posepile.models.pose_model import PoseModel
 from posepile.models.pose_trainer import LossSettings, PoseTrainer
 from posepile.prediction.predictor import Predictor, default_jit_compile, load_model
-from posepile.training import backend
+from posepile.training import backend, pseudo_labels, schedules
 from posepile.training import config as configs
 from posepile.training import phases as training_phases
-from posepile.training import pseudo_labels, schedules
 from posepile.training.run_directory import RunDirectory
 from posepile.training.run_log import RunLog, read_log
 from posepile.training.stop_signal import stop_requested
@@ -102,7 +100,8 @@ def main(argv):
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error}. Is the disk full, or the folder not writable? What is complete stays; the same command goes on.")
+        sys.exit(f"error: {error}. Is the disk full, or the folder not writable? What is complete stays; the same command goes "
+                 "on.")
 
 
 def make_plan() -> RunPlan:
@@ -180,17 +179,22 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
 
 
 def prepare_embedded(plan: RunPlan) -> None:
-    """Renders missing embedded data sets. Raises: ValueError naming all other data sets that are missing, and how to get them."""
+    """Renders missing embedded data sets. Raises: ValueError naming the training sets that are missing, and how to get them."""
     missing = sets.missing_datasets(plan.dataset_set, plan.data_root)
     rendered = [name for name in missing if sets.is_rendered(name)]
-    if others := [name for name in missing if name not in rendered]:
+    others = [name for name in missing if name not in rendered]
+    if any(name in plan.dataset_set.datasets_3d or name in plan.dataset_set.datasets_2d for name in others):
         raise ValueError(sets.missing_datasets_message(others, plan.data_root))
+    if others:
+        logging.warning("%s They are left out of the evaluation.", sets.missing_datasets_message(others, plan.data_root))
     for name in rendered:
-        prepare(load_adapter(name), None, plan.data_root, licence="MIT")
+        prepare(load_adapter(name), None, plan.data_root)
 
 
 def open_datasets(plan: RunPlan) -> dict[str, PreparedDataset]:
-    return {name: PreparedDataset(plan.data_root / name) for name in plan.dataset_set.names()}
+    """All prepared data sets of the set, by name."""
+    return {name: PreparedDataset(plan.data_root / name) for name in plan.dataset_set.names()
+            if sets.is_prepared(name, plan.data_root)}
 
 
 def require(path: pathlib.Path, phase: str) -> None:
@@ -270,7 +274,7 @@ def fit_autoencoder(plan: RunPlan) -> None:
 def evaluate_run(plan: RunPlan, batch_plan: BatchPlan, datasets: dict[str, PreparedDataset]) -> None:
     """Scores what there is of initial and finetuned, side by side; writes evaluation/*.json, summary.json and report.html."""
     run, evaluation_dir = plan.run, plan.run.path / "evaluation"
-    evaluated = [datasets[name] for name in plan.dataset_set.evaluation]
+    evaluated = [datasets[name] for name in plan.dataset_set.evaluation if name in datasets]
     models = [name for name in ("initial", "finetuned") if (run.path / f"{name}.keras").is_file()]
     if not evaluated or not models:
         return
@@ -314,7 +318,7 @@ def autoencoder_weights(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | N
 
 def write_summary(plan: RunPlan, scores: dict) -> None:
     """The figures of a run in one small file, from its first evaluation data set."""
-    run, name = plan.run, plan.dataset_set.evaluation[0]
+    run, name = plan.run, next(iter(scores["mean_pose"]))
     progress, baseline = run.progress(), scores["mean_pose"][name]
     speeds = [r["crops_per_second"] for r in read_log(run.path / "metrics.jsonl")]
     write_json(run.path / "summary.json", {
@@ -324,16 +328,5 @@ def write_summary(plan: RunPlan, scores: dict) -> None:
         "crops_per_second": round(float(np.median(speeds)), 1) if speeds else None})
 
 
-def run_from_command_line() -> None:
-    """Entry point; accepts flags spelled with hyphens."""
-    app.run(main, argv=[sys.argv[0], *(with_underscores(a) for a in sys.argv[1:])])
-
-
-def with_underscores(argument: str) -> str:
-    """--dataset-set=my-set.toml -> --dataset_set=my-set.toml: absl wants underscores in names, values stay."""
-    name, separator, value = argument.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + separator + value if name.startswith("--") else argument
-
-
 if __name__ == "__main__":
-    run_from_command_line()
+    app.run(main, argv=common_flags.with_underscores(sys.argv))

@@ -62,3 +62,11 @@ def _line(label, values, direction, finetuned):
 
 def _is_number(value):
     return value is not None and math.isfinite(value)
+
+
+def format_metrics(record: Mapping) -> str:
+    """Lays out the record of a protocol, see `protocols.flat.evaluate`: its stamp, then all metrics, one a line."""
+    stamp = "  ".join(f"{name}: {value}" for name, value in record["stamp"].items())
+    lines = [f"{name:12}  {value:10.2f}" if _is_number(value) and not float(value).is_integer() else
+             f"{name:12}  {value if _is_number(value) else '-':>10}" for name, value in record["metrics"].items()]
+    return "\n".join([stamp, *lines])

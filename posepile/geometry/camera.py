@@ -63,7 +63,8 @@ def check_rigid(world_to_camera: np.ndarray) -> None:
     r = m[:3, :3]
     error = np.abs(r @ r.T - np.eye(3)).max()
     if error > ROTATION_TOLERANCE:
-        raise ValueError(f"the rotation in world_to_camera is not orthonormal (R R^T differs from 1 by {error:.3g}): {r.tolist()}")
+        raise ValueError(f"the rotation in world_to_camera is not orthonormal (R R^T differs from 1 by {error:.3g}): "
+                         f"{r.tolist()}")
     if np.linalg.det(r) < 0:
         raise ValueError(f"the rotation in world_to_camera has determinant -1, it mirrors the world: {r.tolist()}. "
                          "One axis is flipped somewhere.")
@@ -143,8 +144,8 @@ def crop_cameras(intrinsics, bbox, crop_side, *, up=None, roll=0.0, zoom=1.0, sh
                  distortion=None):
     """Turned, square, undistorted crop cameras for boxes in images (METHOD: crop and camera; MeTRAbs section III).
 
-    The optical axis passes through the (shifted) centre of the box; the longer side of the box, seen by the turned camera, fills
-    the crop, times `zoom`; the principal point is the centre of the crop.
+    The optical axis passes through the (shifted) centre of the box; the longer side of the box, seen by the turned camera,
+    fills the crop, times `zoom`; the principal point is the centre of the crop.
 
     Args:
         intrinsics: [n, 3, 3] of the images.
@@ -156,8 +157,8 @@ def crop_cameras(intrinsics, bbox, crop_side, *, up=None, roll=0.0, zoom=1.0, sh
 
     Returns:
         intrinsics: [n, 3, 3] float64 of the crops.
-        rotation: [n, 3, 3] float64, old camera frame -> crop camera frame. Where `flip` is set it includes the mirroring of x and
-            has determinant -1; left and right joints have then to be swapped, too.
+        rotation: [n, 3, 3] float64, old camera frame -> crop camera frame. Where `flip` is set it includes the mirroring of
+            x and has determinant -1; left and right joints have then to be swapped, too.
     Raises: ValueError for a box without extent.
     """
     intrinsics = np.asarray(intrinsics, np.float64)

@@ -35,8 +35,8 @@ def is_inside(joints2d, crop_side, margin):
 def reference_point_full_perspective(normalized, joints3d_relative, weights):
     """The translation r that best makes x + r_x = u (z + r_z), y + r_y = v (z + r_z), in weighted least squares.
 
-    The column of the unknown depth and the right-hand side are scaled to unit RMS, then RIDGE is added to the diagonal of the normal
-    equations; their arrow shape allows eliminating r_x and r_y by hand.
+    The column of the unknown depth and the right-hand side are scaled to unit RMS, then RIDGE is added to the diagonal of
+    the normal equations; their arrow shape allows eliminating r_x and r_y by hand.
 
     Args:
         normalized: [batch, n, 2] u, v: normalised image points.
@@ -64,7 +64,7 @@ def reference_point_full_perspective(normalized, joints3d_relative, weights):
 def reference_point_weak_perspective(normalized, joints3d_relative, weights):
     """The translation under weak perspective: the ratio of standard deviations in mm and in the image gives the depth.
 
-    Arguments and result as for `reference_point_full_perspective`; more robust while 2D and 3D predictions still disagree wildly.
+    Arguments and result as for `reference_point_full_perspective`; more robust while 2D and 3D predictions disagree wildly.
     """
     w = (weights / ops.sum(weights, axis=1, keepdims=True))[..., None]
     mean2d = ops.sum(w * normalized, axis=1, keepdims=True)

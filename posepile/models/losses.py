@@ -1,4 +1,4 @@
-"""The losses on absolute joints (METHOD section 4; WACV 2023, supplement S2). Lengths come in mm and are divided by 1000 here."""
+"""The losses on absolute joints (METHOD section 4; WACV 2023, supplement S2). Lengths come in mm and are divided by 1000."""
 
 from keras import ops
 
@@ -45,7 +45,7 @@ def absolute_loss(joints3d_pred, joints3d_true, mask):
 def projection_loss_3d(joints3d_pred, joints3d_true, mask, intrinsics, *, crop_side, stride):
     """Mean |difference| of the projections, with px counted as mm at the scale of the metric box.
 
-    Only joints predicted inside the crop and truly near it count, both in front of the camera, the true one at more than 300 mm.
+    Only joints predicted inside the crop and truly near it count, both in front of the camera, the true one beyond 300 mm.
 
     Args:
         joints3d_pred, joints3d_true: [batch, n, 3] mm, camera frame; mask: [batch, n] bool; intrinsics: [batch, 3, 3].

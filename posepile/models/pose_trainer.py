@@ -36,8 +36,8 @@ class LossSettings:
 class PoseTrainer(keras.Model):
     """Trains a `PoseModel` on batches of the form that `posepile.data.batches` makes.
 
-    `use_stored_statistics` switches every BatchNorm of the model to its stored statistics (their scale and offset still learn); after
-    changing it, compile anew.
+    `set_use_stored_statistics` switches every BatchNorm of the model to its stored statistics (scale and offset still learn);
+    afterwards the train function has to be made anew.
     """
 
     def __init__(self, pose_model, settings: LossSettings, seed=0):

@@ -65,7 +65,7 @@ class TrainConfig:
     pseudo_label_datasets: tuple[str, ...] = ()
     pseudo_labels_per_dataset: int = 20_000
     checkpoint_interval: int = 2000
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
     seed: int = 1
 
     def __post_init__(self):
@@ -76,7 +76,7 @@ class TrainConfig:
                      "pseudo_labels_per_dataset"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if not 0 <= self.bn_inference_steps:
+        if not self.bn_inference_steps >= 0:
             raise ValueError(f"bn_inference_steps must not be negative, got {self.bn_inference_steps}")
         if not self.base_learning_rate > 0 or not math.isfinite(self.base_learning_rate):
             raise ValueError(f"base_learning_rate must be positive, got {self.base_learning_rate}")
@@ -118,6 +118,8 @@ def make_config(hyperparameters: Mapping[str, Any], overrides: Mapping[str, Any]
     values = {**hyperparameters, **{k: v for k, v in overrides.items() if v is not None}}
     for name, value in values.items():
         default = fields[name].default
+        if default is dataclasses.MISSING:
+            default = fields[name].default_factory()
         if isinstance(value, list):
             values[name] = value = tuple(value)
         if name == "augmentation" and isinstance(value, Mapping):

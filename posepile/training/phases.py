@@ -84,8 +84,8 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
             step += 1
             if not np.isfinite(losses["loss"]):
                 restore_checkpoint(folder, phase.name, state)
-                raise NonFiniteLossError(f"the loss is {losses['loss']} at step {step - 1} of {phase.name}. {blame(batch)} The last "
-                                         f"good checkpoint is kept in {folder}.")
+                raise NonFiniteLossError(f"the loss is {losses['loss']} at step {step - 1} of {phase.name}. {blame(batch)} "
+                                         f"The last good checkpoint is kept in {folder}.")
             window.add(losses, batch["image"].shape[0])
             progress.update()
             if step % LOG_INTERVAL == 0 or step == phase.steps:

@@ -12,6 +12,7 @@ from posepile.geometry.skeleton import Skeleton, merged_joint_names
 from posepile.prediction.predictor import Predictor
 
 MIN_LENGTH_RATIO, MAX_LENGTH_RATIO, MAX_LENGTH_DIFFERENCE_MM = 0.1, 3.0, 150.0  # of the data preparation in WACV 2023
+MIN_DEPTH_MM = 300.0  # nearer joints have no trustworthy projection
 _CHUNK = 256
 
 
@@ -31,12 +32,13 @@ def predict_poses(predictor: Predictor, dataset: PreparedDataset, split: str, po
 def plausible_poses(poses: np.ndarray, skeleton: Skeleton, datasets: Sequence[PreparedDataset]) -> np.ndarray:
     """Which predicted poses have plausible bones in every format whose mean bone lengths are known.
 
-    A bone is implausible if it is shorter than 0.1 or longer than 3 times its mean, and off by more than 150 mm.
+    All joints have to be at least 300 mm in front of the camera. A bone is implausible if it is shorter than 0.1 or longer
+    than 3 times its mean, and off by more than 150 mm.
 
     Args: poses: [n, num_joints, 3] mm; datasets: their manifests hold the mean bone lengths of their formats.
     Returns: [n] bool.
     """
-    plausible = np.isfinite(poses).all(axis=(1, 2))
+    plausible = np.isfinite(poses).all(axis=(1, 2)) & (poses[..., 2] > MIN_DEPTH_MM).all(axis=1)
     for dataset in datasets:
         for fmt in dataset.skeleton.formats or (dataset.skeleton,):
             names = merged_joint_names(fmt)
