@@ -14,7 +14,7 @@ DEFAULT_BATCH_SIZE = 64
 
 
 def default_jit_compile() -> bool | str:
-    """Whether Keras should compile with XLA: not for TensorFlow on a CPU, where XLA's convolutions are far slower."""
+    """Whether Keras should compile with XLA: not for TensorFlow on a CPU, where its convolutions are far slower."""
     if keras.backend.backend() != "tensorflow":
         return "auto"
     return "auto" if keras.distribution.list_devices("gpu") or keras.distribution.list_devices("tpu") else False
