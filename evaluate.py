@@ -28,6 +28,7 @@ _PREDICTIONS = flags.DEFINE_string("predictions", None, "A method's predictions,
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "The annotations they are scored against, .npz.")
 _PROTOCOL = flags.DEFINE_string("protocol", "flat", f"How files are scored: {', '.join(PROTOCOLS)}.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file that gets all numbers.")
+flags.declare_key_flag("data_root")  # for --help
 
 
 def main(argv):
@@ -45,6 +46,8 @@ def main(argv):
             write_json(pathlib.Path(_OUTPUT.value), json_ready(scores))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing is written")
 
 
 def score_model() -> dict:

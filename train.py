@@ -51,16 +51,17 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other sett
 _CONSISTENCY = flags.DEFINE_string("consistency", None, f"One of {', '.join(configs.CONSISTENCY_MODES)}.")
 _BACKBONE = flags.DEFINE_string("backbone", None, "The image network; an unknown name lists the known ones.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Initial weights of the backbone: imagenet, none, or a file.")
-_CROP_SIDE = flags.DEFINE_integer("crop_side", None, "Side of the input crops, px.")
-_STEPS = flags.DEFINE_integer("steps", None, "Steps of the initial phase.")
-_FINETUNE_STEPS = flags.DEFINE_integer("finetune_steps", None, "Steps of fine-tuning.")
+_CROP_SIDE = flags.DEFINE_integer("crop_side", None, "Side of the input crops, px.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", None, "Steps of the initial phase.", lower_bound=1)
+_FINETUNE_STEPS = flags.DEFINE_integer("finetune_steps", None, "Steps of fine-tuning.", lower_bound=1)
 _BN_INFERENCE_STEPS = flags.DEFINE_integer("bn_inference_steps", None, "Last steps of each phase with stored BatchNorm "
-                                           "statistics.")
+                                           "statistics.", lower_bound=0)
 _GHOST_BATCH_SIZE = flags.DEFINE_string("ghost_batch_size", None, "Examples per BatchNorm group, 3d/2d, or none.")
 _PRECISION = flags.DEFINE_string("precision", None, f"One of {', '.join(configs.PRECISIONS)}.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Base learning rate.")
-_CHECKPOINT_INTERVAL = flags.DEFINE_integer("checkpoint_interval", None, "Steps between checkpoints.")
-_SEED = flags.DEFINE_integer("seed", None, "Seed of everything random.")
+_CHECKPOINT_INTERVAL = flags.DEFINE_integer("checkpoint_interval", None, "Steps between checkpoints.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", None, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1)
+flags.declare_key_flag("data_root")  # for --help
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +84,10 @@ class RunPlan:
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; flags are spelled --name=value")
     python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
     try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected arguments {argv[1:]}; flags are spelled --name=value")
         plan = make_plan()
         if _DRY_RUN.value:
             print(json.dumps(dry_run(plan), indent=2))
@@ -95,7 +96,7 @@ def main(argv):
     except training_phases.TrainingInterrupted as stop:
         sys.exit(f"{stop}. The same command goes on from here.")
     except KeyboardInterrupt as stop:
-        sys.exit(f"{stop or 'stopped'}. The same command goes on from the last checkpoint.")
+        sys.exit(str(stop) or "stopped. The same command goes on from the last checkpoint.")
     except (ValueError, FileNotFoundError, ConnectionError, PrepareError, training_phases.NonFiniteLossError) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")
@@ -108,8 +109,8 @@ def make_plan() -> RunPlan:
     """Reads the flags. Raises: ValueError listing the valid values of a flag."""
     data_root = pathlib.Path(common_flags.DATA_ROOT.value)
     dataset_set = sets.load_dataset_set(_DATASET_SET.value, data_root)
-    if unknown := [p for p in _PHASES.value if p not in configs.PHASES]:
-        raise ValueError(f"unknown phases {', '.join(unknown)}; valid ones: {', '.join(configs.PHASES)}")
+    if (unknown := [p for p in _PHASES.value if p not in configs.PHASES]) or not _PHASES.value:
+        raise ValueError(f"unknown phases {', '.join(unknown) or '(none given)'}; valid ones: {', '.join(configs.PHASES)}")
     config = configs.make_config(dataset_set.hyperparameters, {
         "backbone": _BACKBONE.value, "backbone_weights": _WEIGHTS.value, "crop_side": _CROP_SIDE.value,
         "initial_steps": _STEPS.value, "finetune_steps": _FINETUNE_STEPS.value,
@@ -154,8 +155,10 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
     settings = {**dataclasses.asdict(config), "dataset_set": plan.dataset_set.name,
                 "examples_per_batch": plan.dataset_set.datasets_3d | plan.dataset_set.datasets_2d,
                 "evaluation": plan.dataset_set.evaluation}
-    prepare_embedded(plan)
+    to_render = embedded_to_render(plan)
     run.open(settings, overwrite)
+    for name in to_render:
+        prepare(load_adapter(name), None, plan.data_root)
     backend.configure(config.seed, config.precision)
     datasets = open_datasets(plan)
     batch_plan = BatchPlan(
@@ -178,8 +181,8 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
     evaluate_run(plan, batch_plan, datasets)
 
 
-def prepare_embedded(plan: RunPlan) -> None:
-    """Renders missing embedded data sets. Raises: ValueError naming the training sets that are missing, and how to get them."""
+def embedded_to_render(plan: RunPlan) -> list[str]:
+    """The missing embedded data sets. Raises: ValueError naming other training sets that are missing, and how to get them."""
     missing = sets.missing_datasets(plan.dataset_set, plan.data_root)
     rendered = [name for name in missing if sets.is_rendered(name)]
     others = [name for name in missing if name not in rendered]
@@ -187,8 +190,7 @@ def prepare_embedded(plan: RunPlan) -> None:
         raise ValueError(sets.missing_datasets_message(others, plan.data_root))
     if others:
         logging.warning("%s They are left out of the evaluation.", sets.missing_datasets_message(others, plan.data_root))
-    for name in rendered:
-        prepare(load_adapter(name), None, plan.data_root)
+    return rendered
 
 
 def open_datasets(plan: RunPlan) -> dict[str, PreparedDataset]:
@@ -245,8 +247,11 @@ def train_phase(plan, batch_plan, log, name, model, weak_perspective_steps, proj
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
     """Saves a .keras file, which appears only when it is complete."""
     temporary = path.with_name(f".{path.stem}.part.keras")
-    model.save(temporary)
-    os.replace(temporary, path)
+    try:
+        model.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def label_images(plan: RunPlan, batch_plan: BatchPlan) -> None:
@@ -276,7 +281,10 @@ def evaluate_run(plan: RunPlan, batch_plan: BatchPlan, datasets: dict[str, Prepa
     run, evaluation_dir = plan.run, plan.run.path / "evaluation"
     evaluated = [datasets[name] for name in plan.dataset_set.evaluation if name in datasets]
     models = [name for name in ("initial", "finetuned") if (run.path / f"{name}.keras").is_file()]
+    done = "All phases are done" if models[-1:] == ["finetuned"] else "Done so far"
     if not evaluated or not models:
+        reason = "the set names no prepared data set under [evaluation]" if models else "there is no model yet"
+        print(f"{done}: {run.path}. Nothing is evaluated, as {reason}.")
         return
 
     def evaluate(model_name):
@@ -294,17 +302,16 @@ def evaluate_run(plan: RunPlan, batch_plan: BatchPlan, datasets: dict[str, Prepa
     for model_name in models:
         run.run_part(f"evaluate_{model_name}", lambda name=model_name: evaluate(name))
     scores = {name: json.loads((evaluation_dir / f"{name}.json").read_text()) for name in ["mean_pose", *models]}
-    write_summary(plan, scores)
     run.run_part(f"report_{'_'.join(models)}", lambda: write_run_report(
         run.path, settings=dataclasses.asdict(plan.config), scores=scores, records=read_log(run.path / "metrics.jsonl"),
         dataset=evaluated[0], crop_side=plan.config.crop_side, seconds=run.progress()["seconds"],
         autoencoder=autoencoder_weights(run.path / "autoencoder.npz")))
+    write_summary(plan, scores)
     for dataset in evaluated:
         print(f"\n{dataset.name}, {scores[models[0]][dataset.name]['stamp']['num_poses']} images of its "
               f"{scores[models[0]][dataset.name]['stamp']['split']} split")
         print(format_comparison(scores[models[0]][dataset.name], scores.get("finetuned", {}).get(dataset.name),
                                 scores["mean_pose"][dataset.name]))
-    done = "All phases are done" if models[-1] == "finetuned" else "Done so far"
     print(f"\n{done}. Report: {run.path / 'report.html'}, numbers: {run.path / 'summary.json'}")
 
 

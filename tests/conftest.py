@@ -2,10 +2,13 @@
 
 import os
 import pathlib
+import subprocess
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports tensorflow
+
+from tests import end_to_end
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -18,3 +21,28 @@ def real_samples() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples in {folder}; POSEPILE_REAL_SAMPLES names their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data_root(tmp_path_factory) -> pathlib.Path:
+    """Data root with a few examples of every embedded data set; not to be written to."""
+    data_root = tmp_path_factory.mktemp("tiny") / "data"
+    end_to_end.prepare_tiny_data(data_root)
+    return data_root
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory) -> pathlib.Path:
+    """A dataset set file for a training of seconds on `tiny_data_root`."""
+    path = tmp_path_factory.mktemp("set") / "tiny.toml"
+    path.write_text(end_to_end.TINY_SET)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_data_root, tiny_set) -> tuple[pathlib.Path, subprocess.CompletedProcess]:
+    """A whole job of train.py, undisturbed: the run's folder, not to be written to, and what the program printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = end_to_end.run_program("train.py", f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "runs" / "tiny", result

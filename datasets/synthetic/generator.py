@@ -56,7 +56,7 @@ DATASETS = {
         SyntheticDataset("synthetic_gym", 103, "3d", "mpi_inf_3dhp_17", ("gym",), {"train": 6000}),
         SyntheticDataset("synthetic_garden", 104, "3d", "coco_19", ("garden",), {"train": 6000}),
         SyntheticDataset(
-            "synthetic_photos", 105, "2d", "coco_17", _ALL_LOOKS, {"train": 6000}, family=landmarks.PHOTOS_FAMILY
+            "synthetic_photos", 105, "2d", "coco_17", _ALL_LOOKS, {"train": 3000}, family=landmarks.PHOTOS_FAMILY
         ),
         SyntheticDataset("synthetic_test", 106, "3d", ALL_FORMATS, _ALL_LOOKS, {"test": 600}),
     )

@@ -34,7 +34,7 @@ class HeatmapGeometry:
     def to_mm(self, coordinates):
         """[..., 3] x, y, z in 0..1 across the volume -> mm, up to a constant (the pose is relative)."""
         scale = np.array([self.extent / self.crop_side * BOX_SIZE_MM] * 2 + [BOX_SIZE_MM], "float32")
-        return coordinates * scale
+        return ops.multiply(coordinates, scale)
 
 
 @keras.saving.register_keras_serializable(package="posepile")

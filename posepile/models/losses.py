@@ -16,7 +16,8 @@ _MM_PER_UNIT = 1000.0
 def masked_mean(values, mask):
     """Mean of values [batch, n, c] over the joints where mask [batch, n] is True; 0 where there is none.
 
-    Masked values take no part, even if they are not finite: callers guard their gradients by masking the inputs.
+    Masked values take no part, even if they are not finite: callers guard their gradients by masking the labels first, since
+    0 * nan is nan in a gradient, too.
     """
     mask = mask[..., None]
     total = ops.sum(ops.where(mask, values, 0.0))
@@ -34,7 +35,8 @@ def mean_relative_loss(joints3d_pred, joints3d_true, mask):
 
 def absolute_loss(joints3d_pred, joints3d_true, mask):
     """Mean |difference| in camera space; far away the z part is scaled by 10 m / true z. Arguments as above."""
-    true_depth = ops.where(mask, joints3d_true[..., 2], MAX_EFFECTIVE_DEPTH_MM)
+    joints3d_true = ops.where(mask[..., None], joints3d_true, 0.0)
+    true_depth = joints3d_true[..., 2]
     mask = ops.logical_and(mask, true_depth > MIN_TRUE_DEPTH_MM)
     z_scale = ops.minimum(1.0, MAX_EFFECTIVE_DEPTH_MM / ops.maximum(true_depth, 1.0))[..., None]
     difference = ops.abs(joints3d_pred - joints3d_true)
@@ -62,7 +64,7 @@ def projection_loss_2d(joints3d_pred, joints2d_true, mask, intrinsics, *, crop_s
     in_front = joints3d_pred[..., 2] > 0
     near = is_inside(joints2d_true, crop_side, -NEAR_FIELD_OF_VIEW_STRIDES * stride)
     mask = ops.all(ops.stack([mask, in_front, near, is_inside(joints2d_pred, crop_side, 0.0)], axis=-1), axis=-1)
-    difference = ops.abs(joints2d_pred - joints2d_true)
+    difference = ops.abs(joints2d_pred - ops.where(mask[..., None], joints2d_true, 0.0))
     return masked_mean(difference, mask) * (BOX_SIZE_MM / crop_side / _MM_PER_UNIT)
 
 

@@ -140,8 +140,8 @@ def _merge_pieces(mean, variance, group_of_piece: np.ndarray):
     shares = membership / membership.sum(axis=0)
 
     def average(values):  # by sums of products, as an accelerator may do a matrix product in less than float32
-        per_group = ops.sum(shares[..., None] * ops.expand_dims(values, 1), axis=0)
-        return ops.sum(membership[..., None] * per_group, axis=1)
+        per_group = ops.sum(ops.multiply(shares[..., None], ops.expand_dims(values, 1)), axis=0)
+        return ops.sum(ops.multiply(membership[..., None], per_group), axis=1)
 
     group_mean = average(mean)
     return group_mean, average(variance + ops.square(mean - group_mean))

@@ -65,6 +65,7 @@ class PoseTrainer(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total loss of a batch `x` whose predictions [batch, num_joints, 3] are `y_pred`."""
         settings, model = self.settings, self.pose_model
+        x = {name: ops.convert_to_tensor(values) for name, values in x.items()}  # with torch they arrive as numpy arrays
         geometry = {"crop_side": model.crop_side, "stride": model.stride}
         y_pred = ops.cast(y_pred, "float32")
         num_3d = settings.num_3d

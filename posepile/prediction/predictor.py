@@ -1,11 +1,13 @@
 """The public API of prediction: an image and person boxes in, joints in camera space out."""
 
 import pathlib
+import zipfile
 
 import cv2
 import keras
 import numpy as np
 
+from posepile.data.batches import warp_crop
 from posepile.geometry.camera import crop_cameras, crop_homography, weak_crop_intrinsics
 from posepile.geometry.skeleton import Skeleton, joint_indices
 from posepile.models.pose_model import PoseModel
@@ -21,10 +23,12 @@ def default_jit_compile() -> bool | str:
 
 
 def load_model(path: pathlib.Path | str) -> PoseModel:
-    """Reads a `.keras` file written by the trainer. Raises: FileNotFoundError, ValueError saying what is wrong with the file."""
+    """Reads a `.keras` file written by the trainer. Raises: FileNotFoundError; ValueError saying what is wrong."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} cannot be loaded as a model: it is not a .keras file, or only a part of one")
     try:
         model = keras.models.load_model(path, compile=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
@@ -84,8 +88,10 @@ class Predictor:
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image must be [height, width, 3] uint8 RGB, got {image.dtype} {list(image.shape)}")
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4) if np.size(boxes) else np.zeros((0, 4))
-        if not len(boxes):
+        boxes = np.asarray(boxes, np.float64)
+        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+            raise ValueError(f"boxes must be [n, 4] x, y, width, height in px, got shape {list(boxes.shape)}")
+        if not boxes.size:
             num_joints = (skeleton or self.skeleton).num_joints
             return np.zeros((0, num_joints, 3), np.float32)
         if intrinsics is None:
@@ -96,7 +102,26 @@ class Predictor:
         if distortion is not None and np.any(distortion):
             image = cv2.undistort(image, np.float64(intrinsics), np.float64(distortion))
         homographies = crop_homography(source, crop_intrinsics, rotation)
-        crops = np.stack([cv2.warpPerspective(image, h, (side, side), flags=cv2.INTER_LINEAR) for h in homographies])
+        shrinking = source[:, 0, 0] / crop_intrinsics[:, 0, 0]
+        crops = _warp_crops(image, np.linalg.inv(homographies), shrinking, side)
         joints3d = self.predict_crops(crops, crop_intrinsics)
         joints3d = np.einsum("nji,nkj->nki", rotation, joints3d).astype(np.float32)
         return joints3d if skeleton is None else joints3d[:, joint_indices(self.skeleton, skeleton)]
+
+
+def _warp_crops(image: np.ndarray, crop_to_image: np.ndarray, shrinking: np.ndarray, side: int) -> np.ndarray:
+    """[n, side, side, 3] crops of an image, for [n, 3, 3] homographies that shrink it [n] times.
+
+    Large people are first shrunk by averaging over 2, 4, ... px, as in training: the warp by itself would skip pixels.
+    """
+    reductions = 2 ** np.maximum(np.floor(np.log2(shrinking)), 0).astype(np.int64)
+    reduced = {reduction: _reduce(image, reduction) for reduction in set(reductions.tolist())}
+    return np.stack([warp_crop(reduced[r], h, side, reduction=r) for r, h in zip(reductions.tolist(), crop_to_image, strict=True)])
+
+
+def _reduce(image: np.ndarray, reduction: int) -> np.ndarray:
+    """[height, width, 3] -> means over blocks of reduction x reduction px; blocks that jut out go on with the border's pixels."""
+    if reduction == 1:
+        return image
+    image = cv2.copyMakeBorder(image, 0, -image.shape[0] % reduction, 0, -image.shape[1] % reduction, cv2.BORDER_REPLICATE)
+    return cv2.resize(image, None, fx=1 / reduction, fy=1 / reduction, interpolation=cv2.INTER_AREA)

@@ -54,7 +54,7 @@ def restore_checkpoint(folder: pathlib.Path, phase: str, variables: Sequence) ->
                 arrays = {name: file[name] for name in file.files}
             if str(arrays.pop("digest")) != _digest(arrays):
                 raise ValueError("checksum mismatch")
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
             logging.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
             continue
         shapes = [arrays[f"v{i:05d}"].shape for i in range(len(arrays) - 1)]

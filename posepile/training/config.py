@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from posepile.data.augmentation import AugmentationConfig
-from posepile.models.backbones import list_backbones
+from posepile.models.backbones import IMAGENET, backbone_info, list_backbones
 
 PHASES = ("initial", "autoencoder", "finetune")
 CONSISTENCY_MODES = ("regularize", "none")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "auto")
 BASE_LEARNING_RATE = 2.12e-4
 WEIGHT_DECAY = 3e-3 / math.sqrt(400_000) / BASE_LEARNING_RATE
 ABSOLUTE_LOSS_START = 5000
@@ -24,14 +25,15 @@ class TrainConfig:
     """The resolved settings of a run; a set's [hyperparameters] and the command line override the defaults.
 
     Attributes:
-        backbone, backbone_weights: see `posepile.models.backbones`.
+        backbone, backbone_weights: see `posepile.models.backbones`; `make_config` takes the weights "none" by default
+            for a backbone without ImageNet weights.
         crop_side: px.
         initial_steps, finetune_steps: of the two training phases.
         bn_inference_steps: last steps of each phase with BatchNorm's stored statistics.
         absolute_loss_start: step of each phase from which the absolute loss counts.
         weak_perspective_steps: first steps of the initial phase with the weak-perspective closed form.
         ghost_batch_size: "16" or another group size, "3d/2d", or "none".
-        precision: Keras dtype policy.
+        precision: Keras dtype policy; "auto" becomes mixed_bfloat16 on a CPU that computes in bfloat16, else float32.
         base_learning_rate, weight_decay: of AdamW.
         consistency: how fine-tuning enforces consistency between formats.
         num_latents: latent points of the autoencoder; None: its default for the joint list.
@@ -76,10 +78,19 @@ class TrainConfig:
                      "pseudo_labels_per_dataset"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        backbone = backbone_info(self.backbone)
+        if self.crop_side % backbone.stride:
+            raise ValueError(f"crop_side must be a multiple of {backbone.stride} px, the stride of the backbone "
+                             f"{self.backbone}; got {self.crop_side}")
+        if self.backbone_weights == IMAGENET and backbone.imagenet_file is None:
+            raise ValueError(f"the backbone {self.backbone} has no ImageNet weights; valid backbone_weights (--weights): "
+                             "none, or the path of a file")
         if not self.bn_inference_steps >= 0:
             raise ValueError(f"bn_inference_steps must not be negative, got {self.bn_inference_steps}")
         if not self.base_learning_rate > 0 or not math.isfinite(self.base_learning_rate):
             raise ValueError(f"base_learning_rate must be positive, got {self.base_learning_rate}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be 0 to {2**32 - 1}, got {self.seed}")
         self.group_sizes(16, 16)
 
     def group_sizes(self, num_3d: int, num_2d: int) -> int | tuple[int, ...] | None:
@@ -131,7 +142,21 @@ def make_config(hyperparameters: Mapping[str, Any], overrides: Mapping[str, Any]
             values[name] = str(value)
         elif not isinstance(value, expected) or isinstance(value, bool):
             raise ValueError(f"{name} must be a {expected.__name__}, got {value!r}")
+    backbone = values.get("backbone", TrainConfig.backbone)
+    if "backbone_weights" not in values and backbone in list_backbones() and backbone_info(backbone).imagenet_file is None:
+        values["backbone_weights"] = "none"
+    if values.get("precision") == "auto":
+        values["precision"] = "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
     return TrainConfig(**values)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively; elsewhere bfloat16 is emulated, and slower than float32."""
+    try:
+        flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
 
 
 def _make_augmentation(table):

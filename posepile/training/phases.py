@@ -1,5 +1,6 @@
 """Running one training phase: steps, checkpoints, logging, the inference-mode tail, a clean stop."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -68,14 +69,15 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
     state = [*trainer.variables, *trainer.optimizer.variables]
     folder = run_dir / "checkpoints"
     step = restore_checkpoint(folder, phase.name, state)
+    if step == 0:
+        save_checkpoint(folder, phase.name, 0, state)  # what NonFiniteLossError goes back to
     log.truncate(phase.name, step)
     first_inference_step = phase.steps - phase.bn_inference_steps
     trainer.set_use_stored_statistics(step >= first_inference_step)
     window = _LogWindow()
     progress = tqdm(total=phase.steps, initial=step, desc=f"{phase.name:12}", unit="step", smoothing=0.05,
                     mininterval=1.0, dynamic_ncols=True)
-    with progress:
-        stream = batches(step) if step < phase.steps else iter(())
+    with progress, _closing(batches(step) if step < phase.steps else iter(())) as stream:
         for batch in stream:
             if step == first_inference_step and phase.bn_inference_steps:
                 trainer.set_use_stored_statistics(True)
@@ -116,6 +118,15 @@ def blame_datasets(trainer: PoseTrainer, batch: dict, plan: BatchPlan) -> str:
     if found:
         return f"Labels or predictions are not finite for: {', '.join(found)}."
     return "With the last checkpoint's weights all labels and predictions are finite: a lower --learning-rate may help."
+
+
+@contextlib.contextmanager
+def _closing(stream: Iterator) -> Iterator[Iterator]:
+    try:
+        yield stream
+    finally:
+        if hasattr(stream, "close"):  # a generator, whose queues would otherwise be at work when the program ends
+            stream.close()
 
 
 class _LogWindow:

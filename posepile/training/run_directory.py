@@ -31,15 +31,13 @@ class RunDirectory:
     def open(self, settings: dict, overwrite: bool = False) -> None:
         """Makes the folder with these settings, or checks that it was made with the same ones.
 
-        Raises: ValueError listing the settings that differ, unless `overwrite`: then the old run is deleted.
+        Raises: ValueError listing the settings that differ, unless `overwrite`: then the old run is deleted. A folder that
+            holds something else than a run is never touched.
         """
         settings = json.loads(json.dumps(settings))
         config_path = self.path / CONFIG_NAME
         if config_path.is_file():
-            try:
-                old = json.loads(config_path.read_text())["settings"]
-            except (json.JSONDecodeError, KeyError) as error:
-                raise ValueError(f"{config_path} cannot be read ({error}). Use another --workdir, or --overwrite.") from error
+            old = _read_settings(config_path)
             if old == settings:
                 return
             if not overwrite:
@@ -48,9 +46,9 @@ class RunDirectory:
                              if old.get(name, _MISSING) != settings.get(name, _MISSING)]
                 raise ValueError(f"{self.path} holds a run with other settings:\n" + "\n".join(differing)
                                  + "\nUse another --workdir, or --overwrite to delete that run.")
-        elif self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
-            raise ValueError(f"{self.path} exists, is not empty and holds no run ({CONFIG_NAME} is missing). Use another "
-                             "--workdir, or --overwrite to delete what is there.")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"{self.path} exists and holds no run ({CONFIG_NAME} is missing). Use another --workdir, or "
+                             "delete it yourself.")
         if self.path.is_dir():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True)
@@ -81,6 +79,19 @@ class RunDirectory:
             if finished:
                 progress["done"].append(part)
             write_json(self._progress_path, progress)
+
+
+def _read_settings(config_path: pathlib.Path) -> dict:
+    """Raises: ValueError unless it is the config.json of a run: other programs call their files so, too."""
+    try:
+        content = json.loads(config_path.read_text())
+        settings, _ = content["settings"], content["versions"]
+        if not isinstance(settings, dict):
+            raise TypeError("settings is not a table")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{config_path} is not the {CONFIG_NAME} of a run ({error!r}), so its folder is left alone. Use "
+                         "another --workdir, or delete that folder yourself.") from error
+    return settings
 
 
 def package_versions() -> dict[str, str]:

@@ -41,6 +41,7 @@ class RunLog:
             self._writers[phase] = Writer(str(self._board_dir / phase))
         for name, value in values.items():
             self._writers[phase].add_scalar(name, value, step)
+        self._writers[phase].flush()
 
     def close(self) -> None:
         for writer in self._writers.values():

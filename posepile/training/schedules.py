@@ -81,10 +81,17 @@ class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(head: Schedule, backbone: Schedule, weight_decay: float) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay and one schedule for the head, one for the backbone."""
+    """AdamW with decoupled decay and one schedule for the head, one for the backbone.
+
+    Under the policy mixed_float16 the loss is scaled dynamically, so that small gradients do not vanish; steps whose gradients
+    overflow are left out.
+    """
 
     def adamw(schedule, name):
         return keras.optimizers.AdamW(KerasSchedule(**dataclasses.asdict(schedule)), weight_decay=weight_decay, name=name)
 
-    return keras.optimizers.MultiOptimizer(
+    optimizer = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(adamw(backbone, "backbone"), {r"(.*/)?head/.*": adamw(head, "head")}))
+    if keras.config.dtype_policy().name == "mixed_float16":  # compile() looks at the policy of the outermost model only
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -1,12 +1,13 @@
 """Stopping cleanly: the first Ctrl-C or SIGTERM lets the current step end and a checkpoint be written."""
 
 import contextlib
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STDERR = 2  # file descriptor
 
 
 @contextlib.contextmanager
@@ -24,8 +25,9 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
-        print(f"\n{signal.Signals(signum).name}: finishing this step and writing a checkpoint "
-              "(again to stop at once) ...", file=sys.stderr, flush=True)
+        # Not by print: the signal may have come in the middle of another write to the same stream, which cannot be entered twice.
+        os.write(_STDERR, f"\n{signal.Signals(signum).name}: finishing this step and writing a checkpoint "
+                          "(again to stop at once) ...\n".encode())
 
     old = [signal.signal(s, handle) for s in _SIGNALS]
     try:

@@ -1,0 +1,385 @@
+"""train.py from end to end: the whole job, stopping and going on, and bad input."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import train
+from datasets.registry import SYNTHETIC_DATASETS
+from posepile.data.records import PreparedDataset
+from posepile.geometry.skeleton import joint_indices
+from tests import end_to_end
+from tests.end_to_end import CHECKPOINT_INTERVAL, FINETUNE_STEPS, INITIAL_STEPS
+
+HEADLINE = {"mpjpe", "pa_mpjpe", "pck100", "cps200", "inconsistency"}
+PARTS = {"initial", "pseudo_labels", "autoencoder", "finetune", "evaluate_mean_pose", "evaluate_initial", "evaluate_finetuned",
+         "report_initial_finetuned"}
+
+
+def digests(folder):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if ".part" in path.name]
+
+
+# ------------------------------------------------------------------------------------------------------ the whole job
+
+
+def test_whole_job_leaves_every_file(finished_run):
+    run, result = finished_run
+
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.json", "initial.keras", "pseudo_labels.npz", "autoencoder.npz", "finetuned.keras", "metrics.jsonl",
+        "evaluation/mean_pose.json", "evaluation/initial.json", "evaluation/finetuned.json", "summary.json", "report.html"}
+    assert leftovers(run) == []
+    table = result.stdout.splitlines()
+    assert any(line.split() == ["pooled", "over", "formats", "mean", "pose", "initial", "finetuned", "change"] for line in table)
+    assert f"{end_to_end.NUM_TEST} images of its test split" in result.stdout
+    assert "All phases are done" in table[-1]
+
+
+def test_summary(finished_run):
+    run, _ = finished_run
+    summary = json.loads((run / "summary.json").read_text())
+
+    assert summary.keys() == {"mean_pose_mpjpe", "initial", "finetuned", "seconds", "peak_memory_mb", "crops_per_second"}
+    assert summary["initial"].keys() == summary["finetuned"].keys() == HEADLINE
+    assert summary["seconds"].keys() == PARTS
+    assert 100 < summary["mean_pose_mpjpe"] < 1000  # mm, of people
+    assert summary["peak_memory_mb"] > 100
+    assert summary["crops_per_second"] > 0
+
+
+def test_scores_are_those_of_the_saved_predictions(finished_run, tiny_data_root):
+    """MPJPE worked out anew: all formats of the test set, each relative to its own root, one mean over all joints."""
+    run, _ = finished_run
+    dataset = PreparedDataset(tiny_data_root / "synthetic_test")
+    truth = np.stack([dataset.read("test", i).joints3d for i in range(end_to_end.NUM_TEST)])
+    for model in ("initial", "finetuned"):
+        predicted = arrays(run / "evaluation" / f"{model}_synthetic_test.npz")["joints3d"]
+        errors = []
+        for fmt in dataset.skeleton.formats:
+            joints = joint_indices(dataset.skeleton, fmt)
+            relative = [poses[:, joints] - poses[:, joints][:, fmt.root, None] for poses in (predicted, truth)]
+            lengths = [np.linalg.norm(poses, axis=-1) for poses in relative]
+            # The evaluation crop turns the camera; the lengths of vectors from the root are the same in any camera.
+            assert np.abs(lengths[0] - lengths[1]).mean() > 1  # not the truth itself
+            errors.append(lengths[0] - lengths[1])
+        lower_bound = np.abs(np.concatenate(errors, axis=1)).mean()  # by the triangle inequality
+        score = json.loads((run / "summary.json").read_text())[model]["mpjpe"]
+        assert lower_bound <= score <= 1000
+
+
+def test_phases_train_what_they_are_to_train(finished_run):
+    run, _ = finished_run
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    assert [(r["phase"], r["step"]) for r in log] == [("initial", INITIAL_STEPS), ("finetune", FINETUNE_STEPS)]
+    assert log[0]["loss_consistency"] == 0 < log[1]["loss_consistency"]
+    assert all(np.isfinite(value) for record in log for value in record.values() if isinstance(value, float))
+    before, after = (arrays(run / "evaluation" / f"{model}_synthetic_test.npz")["joints3d"] for model in ("initial", "finetuned"))
+    assert before.shape == after.shape == (end_to_end.NUM_TEST, 77, 3)
+    assert np.abs(before - after).max() > 1  # mm
+
+
+def test_autoencoder_is_fitted_to_the_pseudo_labels(finished_run):
+    run, _ = finished_run
+    labels, autoencoder = arrays(run / "pseudo_labels.npz"), arrays(run / "autoencoder.npz")
+    poses, encoder, decoder = labels["joints3d"], autoencoder["encoder"], autoencoder["decoder"]
+
+    assert len(poses) + labels["num_left_out"] == 4 * end_to_end.NUM_TRAIN
+    assert labels["joint_names"].tolist() == [str(name) for name in labels["joint_names"]] and len(labels["joint_names"]) == 77
+    np.testing.assert_allclose(encoder.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(decoder.sum(axis=1), 1, atol=1e-5)
+    shift = np.array([1000.0, -2000.0, 500.0])  # an affine combination moves along
+    reconstructed, moved = (np.einsum("ij,njc->nic", decoder @ encoder, p) for p in (poses, poses + shift))
+    np.testing.assert_allclose(moved, reconstructed + shift, atol=0.1)
+
+
+def test_config_holds_settings_and_versions(finished_run):
+    run, _ = finished_run
+    config = json.loads((run / "config.json").read_text())
+
+    assert config["settings"]["initial_steps"] == INITIAL_STEPS
+    assert config["settings"]["examples_per_batch"]["synthetic_photos"] == 4
+    assert config["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"tensorflow", "keras", "numpy"} <= config["versions"].keys()
+
+
+def test_report_is_one_file(finished_run):
+    run, _ = finished_run
+    html = (run / "report.html").read_text()
+
+    targets = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", html)
+    assert sum(target.startswith("data:image/") for target in targets) + html.count("<svg") >= 3  # curves, weights, people
+    assert [t for t in targets if not t.startswith(("data:", "#"))] == []
+    assert not re.search(r"url\(\s*[\"']?http|@import", html)
+    for word in ("MPJPE", "finetuned", "synthetic_test"):
+        assert word in html
+
+
+def test_same_command_again_changes_nothing(finished_run, tiny_data_root, tiny_set):
+    run, first = finished_run
+    before = digests(run)
+
+    again = end_to_end.run_program("train.py", f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}",
+                                   cwd=run.parents[1])
+
+    assert again.returncode == 0
+    assert digests(run) == before
+    assert again.stdout == first.stdout  # the table, and that all is done
+
+
+# -------------------------------------------------------------------------------------------------- stopping, going on
+
+
+def test_stopped_and_killed_run_ends_like_an_undisturbed_one(finished_run, tiny_data_root, tiny_set, tmp_path):
+    """Ctrl-C in the first phase, kill -9 in the second one; the same command each time."""
+    undisturbed, _ = finished_run
+    arguments = [f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}"]
+    run = tmp_path / "runs" / "tiny"
+    checkpoints = run / "checkpoints"
+
+    def has_checkpoint(phase):
+        return any(checkpoints.glob(f"{phase}-*.npz"))
+
+    status, stderr = end_to_end.run_and_signal(signal.SIGINT, lambda: has_checkpoint("initial"), "train.py", *arguments,
+                                               cwd=tmp_path)
+    assert status == 1
+    message = stderr.splitlines()[-1]
+    stopped = re.fullmatch(rf"stopped after step (\d+) of {INITIAL_STEPS} of initial\. The same command goes on from here\.",
+                           message)
+    assert stopped, stderr
+    assert "Traceback" not in stderr and "Aborted" not in stderr
+    assert CHECKPOINT_INTERVAL <= int(stopped[1]) < INITIAL_STEPS
+    assert (checkpoints / f"initial-{int(stopped[1]):08d}.npz").is_file()
+    assert leftovers(run) == []
+
+    status, _ = end_to_end.run_and_signal(signal.SIGKILL, lambda: has_checkpoint("finetune"), "train.py", *arguments,
+                                          cwd=tmp_path)
+    assert status == -signal.SIGKILL
+    assert not (run / "finetuned.keras").exists()
+
+    result = end_to_end.run_program("train.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "All phases are done" in result.stdout
+    for name in (f"checkpoints/initial-{INITIAL_STEPS:08d}.npz", f"checkpoints/finetune-{FINETUNE_STEPS:08d}.npz",
+                 "pseudo_labels.npz", "autoencoder.npz", "evaluation/initial_synthetic_test.npz",
+                 "evaluation/finetuned_synthetic_test.npz"):
+        expected, found = arrays(undisturbed / name), arrays(run / name)
+        assert expected.keys() == found.keys()
+        for key in expected:
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_ctrl_c_while_data_are_prepared(tmp_path):
+    def is_rendering():
+        return any((tmp_path / "data").glob("*/.*.part"))
+
+    status, stderr = end_to_end.run_and_signal(signal.SIGINT, is_rendering, "train.py", cwd=tmp_path)
+
+    assert status == 1
+    assert "Traceback" not in stderr
+    assert "preparation of synthetic_studio interrupted" in stderr.splitlines()[-1]
+    assert "the same command continues" in stderr.splitlines()[-1]
+    assert leftovers(tmp_path / "data") == []
+
+
+def test_ctrl_c_between_the_training_phases(finished_run, tiny_data_root, tiny_set, tmp_path):
+    """While images are pseudo-labelled."""
+    run = tmp_path / "runs" / "tiny"
+    shutil.copytree(finished_run[0], run)
+    (run / "pseudo_labels.npz").unlink()
+    progress = json.loads((run / "progress.json").read_text())
+    (run / "progress.json").write_text(json.dumps({**progress, "done": ["initial"]}))
+    program = tmp_path / "interrupted.py"
+    program.write_text(f"""
+import os, signal, sys
+sys.path.insert(0, {str(end_to_end.REPOSITORY)!r})
+from absl import app
+import train
+
+predict_poses = train.pseudo_labels.predict_poses
+
+def predict_and_interrupt(predictor, dataset, *arguments):
+    if dataset.name == "synthetic_gym":
+        os.kill(os.getpid(), signal.SIGINT)
+    return predict_poses(predictor, dataset, *arguments)
+
+train.pseudo_labels.predict_poses = predict_and_interrupt
+app.run(train.main)
+""")
+
+    result = end_to_end.run_program(program, f"--dataset_set={tiny_set}", f"--data_root={tiny_data_root}", cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "stopped. The same command goes on from the last checkpoint."
+    assert "Traceback" not in result.stderr
+    assert not (run / "pseudo_labels.npz").exists() and leftovers(run) == []
+    assert json.loads((run / "progress.json").read_text())["done"] == ["initial"]
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--dataset-set=demos"], ["'demos'", "demo, small, medium, full"]),
+    (["--dataset-set=gone.toml"], ["gone.toml"]),
+    (["--phases=initial,finetuned"], ["finetuned", "initial, autoencoder, finetune"]),
+    (["--phases="], ["initial, autoencoder, finetune"]),
+    (["--backbone=resnet"], ["'resnet'", "efficientnetv2-b0", "tiny"]),
+    (["--backbone=tiny", "--weights=imagenet"], ["tiny", "--weights", "none"]),
+    (["--consistency=strong"], ["'strong'", "regularize", "none"]),
+    (["--precision=float16"], ["'float16'", "float32, mixed_float16, mixed_bfloat16"]),
+    (["--crop-side=100", "--backbone=tiny"], ["crop_side", "multiple of 8", "100"]),
+    (["--ghost-batch-size=some"], ["'some'", "3d/2d", "none"]),
+    (["--learning-rate=0"], ["learning_rate", "positive"]),
+])
+def test_wrong_flag_values(tmp_path, arguments, expected):
+    message = end_to_end.exit_message(train.main, f"--workdir={tmp_path / 'run'}", f"--data-root={tmp_path}", *arguments)
+
+    assert message.startswith("error: ") and "\n" not in message
+    for text in expected:
+        assert text in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--steps=0", "--checkpoint-interval=0", "--nonsense"])
+def test_flags_that_absl_refuses(tmp_path, flag):
+    with pytest.raises(train.flags.Error, match=flag.strip("-").partition("=")[0].replace("-", "_")), \
+            end_to_end.command_line(flag):
+        pass
+
+
+@pytest.mark.parametrize(("content", "expected"), [
+    ("batch_size = 16\n[datasets_3d]\nsynthetic_studio = 12\n", ["batch_size is 16", "12 (3D)", "Change batch_size"]),
+    ("batch_size = 4\n[datasets_3d]\ncoco = 4\n", ["[datasets_3d] lists coco", "move it to [datasets_2d]"]),
+    ("batch_size = 4\n[datasets_3d]\nmy_rig = 4\n", ["'my_rig'", "python -m datasets prepare"]),
+    ("batch_size = 4\n[datasets_3d]\nsynthetic_studio = 4\n[hyperparameters]\nstep = 3\n", ["step", "initial_steps"]),
+    ("batch_size = 4\n[datasets_3d]\nsynthetic_studio = 4\n[hyperparameters]\ninitial_steps = 0\n", ["initial_steps", "1"]),
+    ("batch_size = 4\n[datasets_3d\n", ["bad.toml", "line 2"]),
+])
+def test_wrong_dataset_set_file(tmp_path, content, expected):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+
+    message = end_to_end.exit_message(train.main, f"--dataset-set={path}", f"--workdir={tmp_path / 'run'}",
+                                      f"--data-root={tmp_path / 'data'}")
+
+    for text in expected:
+        assert text in message
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_data_are_listed_with_their_commands(tmp_path):
+    result = end_to_end.run_program("train.py", "--dataset-set=full", "--data-root=somewhere", cwd=tmp_path)
+
+    assert result.returncode == 1
+    assert result.stdout == "" and "Traceback" not in result.stderr
+    assert "not prepared in somewhere" in result.stderr
+    for name in ("h36m", "jrdb", "spec"):
+        assert f"python -m datasets prepare {name} --raw-dir=RAW_DIR --data-root=somewhere" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_with_other_settings_is_left_alone(finished_run, tiny_data_root, tiny_set, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(finished_run[0] / "config.json", run)
+    (run / "initial.keras").write_text("weeks of training")
+    before = digests(run)
+
+    message = end_to_end.exit_message(train.main, f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}",
+                                      f"--workdir={run}", "--steps=50", "--seed=2")
+
+    assert message.splitlines()[1:3] == [f"  initial_steps: {INITIAL_STEPS} in the run, 50 now", "  seed: 1 in the run, 2 now"]
+    assert "--overwrite" in message and "--workdir" in message
+    assert digests(run) == before
+
+
+def test_overwrite_deletes_a_run_but_nothing_else(finished_run, tiny_data_root, tiny_set, tmp_path, monkeypatch):
+    def configure(seed, precision):
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(train.backend, "configure", configure)
+    run, home = tmp_path / "run", tmp_path / "home"
+    run.mkdir()
+    shutil.copy(finished_run[0] / "config.json", run)
+    (run / "initial.keras").write_text("old")
+    home.mkdir()
+    (home / "letter.txt").write_text("Dear ...")
+    arguments = [f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", "--steps=50", "--overwrite"]
+
+    assert end_to_end.exit_message(train.main, *arguments, f"--workdir={run}") == "error: far enough"
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+    assert json.loads((run / "config.json").read_text())["settings"]["initial_steps"] == 50
+    for path in (home, home / "letter.txt"):
+        message = end_to_end.exit_message(train.main, *arguments, f"--workdir={path}")
+        assert "holds no run" in message
+    assert (home / "letter.txt").read_text() == "Dear ..."
+
+
+def test_phase_without_the_one_before(tiny_data_root, tiny_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.backend, "configure", lambda seed, precision: None)
+
+    message = end_to_end.exit_message(train.main, f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}",
+                                      f"--workdir={tmp_path / 'run'}", "--phases=finetune")
+
+    assert "initial.keras is missing: run the phase initial first" in message
+
+
+def test_corrupt_record_is_named(tiny_data_root, tiny_set, tmp_path):
+    data_root = tmp_path / "data"
+    data_root.mkdir()
+    for name in SYNTHETIC_DATASETS:
+        (data_root / name).symlink_to(tiny_data_root / name)
+    (data_root / "synthetic_gym").unlink()
+    shutil.copytree(tiny_data_root / "synthetic_gym", data_root / "synthetic_gym")
+    shard = data_root / "synthetic_gym" / "train-00000-of-00001.tfrecord"
+    offset = int(PreparedDataset(data_root / "synthetic_gym").index("train")[5, 1])
+    content = bytearray(shard.read_bytes())
+    content[offset + 200] ^= 1
+    shard.write_bytes(content)
+
+    result = end_to_end.run_program("train.py", f"--dataset-set={tiny_set}", f"--data-root={data_root}", cwd=tmp_path)
+
+    assert result.returncode == 1  # not aborted, which gives -6
+    assert result.stderr.splitlines()[-1].startswith(
+        f"error: {shard} at byte {offset}: the record's checksum does not match its content. Delete the shard")
+    assert "Traceback" not in result.stderr
+
+
+def test_full_disk(tiny_data_root, tiny_set, tmp_path):
+    """A limit on the size of files stands in for a full disk: the first checkpoint does not fit."""
+    def limit_file_size():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    result = end_to_end.run_program("train.py", f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", cwd=tmp_path,
+                                    preexec_fn=limit_file_size)
+
+    run = tmp_path / "runs" / "tiny"
+    assert result.returncode == 1
+    assert "Is the disk full" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert list((run / "checkpoints").iterdir()) == [] and leftovers(run) == []
+    assert not (run / "initial.keras").exists()
