@@ -117,6 +117,7 @@ def make_plan() -> RunPlan:
         "bn_inference_steps": _BN_INFERENCE_STEPS.value, "ghost_batch_size": _GHOST_BATCH_SIZE.value,
         "precision": _PRECISION.value, "base_learning_rate": _LEARNING_RATE.value, "seed": _SEED.value,
         "consistency": _CONSISTENCY.value, "checkpoint_interval": _CHECKPOINT_INTERVAL.value})
+    config.group_sizes(dataset_set.num_3d, dataset_set.num_2d)  # refuses now what does not fit the batch
     workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / dataset_set.name)
     return RunPlan(dataset_set, config, tuple(_PHASES.value), data_root, RunDirectory(workdir))
 

@@ -104,12 +104,12 @@ def test_only_the_chosen_phases(plan):
 def test_own_data_sets_that_are_not_prepared_yet(plan, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('''
-        batch_size = 8
+        batch_size = 16
         [datasets_3d]
-        my_rig = 4
-        my-gloves = 2
+        my_rig = 8
+        my-gloves = 4
         [datasets_2d]
-        coco = 2
+        coco = 4
         [own_datasets.my_rig]
         kind = "3d"
         skeleton = "h36m_17"
@@ -130,7 +130,7 @@ def test_own_data_sets_that_are_not_prepared_yet(plan, tmp_path):
     result = plan(f"--dataset-set={path}")
 
     assert [(d["name"], d["kind"], d["skeleton"], d["examples_per_batch"]) for d in result["datasets"]] == [
-        ("my_rig", "3d", "h36m_17", 4), ("my_gloves", "3d", "stick", 2), ("coco", "2d", "coco_17", 2)]
+        ("my_rig", "3d", "h36m_17", 8), ("my_gloves", "3d", "stick", 4), ("coco", "2d", "coco_17", 4)]
     assert result["num_joints"] == 17 + 3
     assert phases_of(result)["initial"]["steps"] == 20
     assert result["config"]["backbone_weights"] == "none"  # for tiny there is nothing else

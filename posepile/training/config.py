@@ -91,19 +91,22 @@ class TrainConfig:
             raise ValueError(f"base_learning_rate must be positive, got {self.base_learning_rate}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be 0 to {2**32 - 1}, got {self.seed}")
-        self.group_sizes(16, 16)
+        if self.ghost_batch_size not in ("3d/2d", "none") and not (
+                self.ghost_batch_size.isdigit() and int(self.ghost_batch_size) > 0):
+            raise ValueError(f"unknown ghost_batch_size {self.ghost_batch_size!r}; valid ones: a number of examples such as "
+                             "16, 3d/2d, none")
 
     def group_sizes(self, num_3d: int, num_2d: int) -> int | tuple[int, ...] | None:
-        """Ghost BatchNorm's groups for a batch of num_3d + num_2d examples."""
+        """Ghost BatchNorm's groups for a batch of num_3d + num_2d examples. Raises: ValueError if they do not divide it."""
         if self.ghost_batch_size == "none":
             return None
         if self.ghost_batch_size == "3d/2d":
             return tuple(n for n in (num_3d, num_2d) if n)
-        if self.ghost_batch_size.isdigit() and int(self.ghost_batch_size) > 0:
-            size = int(self.ghost_batch_size)
-            return size if (num_3d + num_2d) % size == 0 else None
-        raise ValueError(f"ghost_batch_size is {self.ghost_batch_size!r}; valid ones: a number of examples such as "
-                         "16, 3d/2d, none")
+        size = int(self.ghost_batch_size)
+        if (num_3d + num_2d) % size:
+            raise ValueError(f"ghost_batch_size {size} does not divide the batch of {num_3d + num_2d} examples; choose another "
+                             "one, 3d/2d, or none")
+        return size
 
     def bn_steps(self, steps: int) -> int:
         """`bn_inference_steps`, or fewer in a phase too short for them."""

@@ -19,21 +19,21 @@ def _compiled(plan, learning_rate, **settings):
 
 
 def _steps(trainer, batch, count):
-    return [trainer.train_on_batch(batch, return_dict=True) for _ in range(count)]
+    return [{**trainer.train_on_batch(batch, return_dict=True), "step_count": int(trainer.step_count)} for _ in range(count)]
 
 
 def test_loss_falls_on_one_batch(batch_plan, batch):
-    trainer = small_model.make_trainer(batch_plan)
-    trainer.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    trainer = small_model.make_trainer(batch_plan, absolute_loss_start=0, weak_perspective_steps=0)
+    trainer.compile(keras.optimizers.Adam(2e-3), jit_compile=False)
     losses = [logs["loss"] for logs in _steps(trainer, batch, 30)]
-    assert losses[-1] < 0.75 * losses[2]  # the absolute loss counts from step 2 on
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
 
 
 def test_total_is_made_of_its_terms_and_the_absolute_loss_sets_in(batch_plan, batch):
     projection = np.full((7, 7), 1 / 7, "float32")
     trainer = _compiled(batch_plan, 0.0, absolute_loss_start=2, projection_matrix=projection, consistency_factor=0.0)
     for step, logs in enumerate(_steps(trainer, batch, 4)):
-        assert int(trainer.step_count) == step + 1
+        assert logs["step_count"] == step + 1
         expected = (logs["loss_mean_relative"] + logs["loss_projection"] + 0.2 * logs["loss_2d"]
                     + (0.1 * logs["loss_absolute"] if step >= 2 else 0))
         assert logs["loss"] == pytest.approx(expected, rel=1e-5)
@@ -103,7 +103,7 @@ def test_stored_statistics_rest_while_scale_and_offset_learn(batch_plan, batch):
         _steps(trainer, batch, 1)
         changes[value] = np.array([[np.abs(a - b).max() > 0 for a, b in zip(new, old, strict=True)]
                                    for new, old in zip(snapshot(), before, strict=True)])
-    assert len(layers) == 9
+    assert len(layers) == 7
     assert [v.name for v in layers[0].variables] == ["gamma", "beta", "moving_mean", "moving_variance"]
     assert changes[False].all()
     assert changes[True][:, :2].all()

@@ -1,0 +1,83 @@
+import dataclasses
+import math
+
+import pytest
+
+from posepile.training import config
+from posepile.training.config import TrainConfig, make_config
+
+
+def test_defaults_are_the_published_settings():
+    defaults = make_config({}, {})
+    assert defaults == TrainConfig()
+    assert defaults.backbone == "efficientnetv2-s"
+    assert defaults.crop_side == 256
+    assert (defaults.initial_steps, defaults.finetune_steps) == (400_000, 40_000)
+    assert defaults.bn_inference_steps == 1000
+    assert defaults.absolute_loss_start == 5000
+    assert defaults.weak_perspective_steps == 500
+    assert defaults.base_learning_rate == 2.12e-4
+    # 3e-3 / sqrt(400000) / 2.12e-4 = 3e-3 / 632.4555 / 2.12e-4
+    assert defaults.weight_decay == pytest.approx(0.0223746, rel=1e-5)
+    assert defaults.consistency == "regularize"
+    assert defaults.autoencoder_l1 == 0.6
+    assert defaults.ghost_batch_size == "16"
+    assert (defaults.augmentation.zoom, defaults.augmentation.roll_degrees) == ((0.75, 1.25), 20.0)
+
+
+def test_the_user_overrides_the_set_which_overrides_the_defaults():
+    result = make_config({"crop_side": 128, "seed": 4, "base_learning_rate": 1, "backbone": "tiny", "ghost_batch_size": 8,
+                          "num_latents": 24, "pseudo_label_datasets": ["a", "b"], "augmentation": {"zoom": [0.9, 1.1]}},
+                         {"seed": 5, "crop_side": None, "backbone_weights": "none"})
+    assert (result.crop_side, result.seed, result.num_latents) == (128, 5, 24)
+    assert isinstance(result.base_learning_rate, float)
+    assert result.ghost_batch_size == "8"
+    assert result.pseudo_label_datasets == ("a", "b")
+    assert (result.augmentation.zoom, result.augmentation.roll_degrees) == ((0.9, 1.1), 20.0)
+
+
+@pytest.mark.parametrize(("hyperparameters", "message"), [
+    ({"lerning_rate": 1.0}, r"unknown hyperparameters \['lerning_rate'\]; valid ones: backbone, .*base_learning_rate"),
+    ({"backbone": "resnet9000"}, "unknown backbone 'resnet9000'; valid ones: .*efficientnetv2-s.*tiny"),
+    ({"consistency": "strong"}, "unknown consistency 'strong'; valid ones: regularize, .*none"),
+    ({"precision": "float64"}, "unknown precision 'float64'; valid ones: float32, mixed_float16, mixed_bfloat16"),
+    ({"ghost_batch_size": "few"}, "ghost_batch_size .*'few'; valid ones: .*16, 3d/2d, none"),
+    ({"ghost_batch_size": "0"}, "ghost_batch_size .*'0'"),
+    ({"crop_side": "256"}, "crop_side must be an? int, got '256'"),
+    ({"crop_side": 256.0}, "crop_side must be an? int"),
+    ({"crop_side": True}, "crop_side must be an? int, got True"),
+    ({"base_learning_rate": "1e-4"}, "base_learning_rate must be a float"),
+    ({"base_learning_rate": 0.0}, "base_learning_rate must be positive"),
+    ({"base_learning_rate": math.inf}, "base_learning_rate must be positive"),
+    ({"base_learning_rate": math.nan}, "base_learning_rate must be positive"),
+    ({"initial_steps": 0}, "initial_steps must be 1 or more, got 0"),
+    ({"checkpoint_interval": -1}, "checkpoint_interval must be 1 or more"),
+    ({"bn_inference_steps": -1}, "bn_inference_steps must not be negative"),
+    ({"augmentation": {"blur": 1}}, r"unknown augmentation settings \['blur'\]; valid ones: .*brightness"),
+    ({"augmentation": 3}, "augmentation must be an? AugmentationConfig"),
+])
+def test_wrong_settings(hyperparameters, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(hyperparameters, {})
+
+
+def test_groups_of_ghost_batchnorm():
+    def sizes(value, num_3d=96, num_2d=32):
+        return dataclasses.replace(TrainConfig(), ghost_batch_size=value).group_sizes(num_3d, num_2d)
+
+    assert sizes("16") == 16
+    assert sizes("3d/2d") == (96, 32)
+    assert sizes("3d/2d", 96, 0) == (96,)
+    assert sizes("none") is None
+
+
+def test_onsets_of_phases_too_short_for_the_published_ones():
+    defaults = TrainConfig()
+    for steps, expected in ((400_000, (1000, 5000, 500)), (40_000, (1000, 5000, 500)), (8000, (1000, 1000, 500)),
+                            (80, (10, 10, 10)), (4, (0, 0, 0))):
+        assert (defaults.bn_steps(steps), defaults.absolute_start(steps), defaults.weak_steps(steps)) == expected
+
+
+def test_unknown_choices_are_spelled_out_completely():
+    with pytest.raises(ValueError, match=", ".join(config.CONSISTENCY_MODES)):
+        make_config({"consistency": "x"}, {})

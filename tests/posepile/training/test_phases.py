@@ -1,0 +1,140 @@
+import keras
+import numpy as np
+import pytest
+
+from posepile.data.batches import make_batch
+from posepile.training import backend, phases
+from posepile.training.checkpoints import list_checkpoints, restore_checkpoint
+from posepile.training.phases import NonFiniteLossError, Phase, TrainingInterrupted, blame_datasets, run_phase
+from posepile.training.run_log import RunLog, read_log
+from posepile.training.schedules import initial_schedule
+from tests.posepile import small_model
+
+STEPS, BN_INFERENCE_STEPS, CHECKPOINT_INTERVAL, SEED = 8, 3, 3, 4
+SCHEDULE = initial_schedule(2e-3, STEPS)
+PHASE = Phase("initial", STEPS, BN_INFERENCE_STEPS, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
+
+
+class Crash(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture(autouse=True)
+def _short_log_interval_and_policy(monkeypatch):
+    monkeypatch.setattr(phases, "LOG_INTERVAL", 2)
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def _train(plan, run_dir, *, stop=None, crash=None, precision="float32", batches=None, phase=PHASE):
+    """Runs the phase with a new trainer, as a new process would; stops or crashes after the given step.
+
+    Returns: the trainer, and the exception that ended the phase, None if it came to its end.
+    """
+    backend.configure(SEED, precision)
+    trainer = small_model.make_trainer(plan, seed=SEED)
+    log = RunLog(run_dir)
+
+    def should_stop():
+        if int(trainer.step_count) == crash:
+            raise Crash
+        return int(trainer.step_count) == stop
+
+    ended_by = None
+    try:
+        run_phase(trainer, phase, batches or backend.batch_stream(plan, SEED, STEPS), run_dir=run_dir, log=log,
+                  weight_decay=0.1, checkpoint_interval=CHECKPOINT_INTERVAL, should_stop=should_stop, jit_compile=False,
+                  blame=lambda batch: blame_datasets(trainer, batch, plan))
+    except (Crash, TrainingInterrupted, NonFiniteLossError) as error:
+        ended_by = error
+    log.close()
+    return trainer, ended_by
+
+
+def _state(trainer):
+    return {f"{i} {v.path}": np.asarray(v) for i, v in enumerate([*trainer.variables, *trainer.optimizer.variables])}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bitwise repeatable with TensorFlow only")
+def test_interrupted_and_resumed_run_ends_bitwise_the_same(batch_plan, tmp_path):
+    whole, ended_by = _train(batch_plan, tmp_path / "whole")
+    assert ended_by is None
+    folder = tmp_path / "resumed"
+
+    _, ended_by = _train(batch_plan, folder, crash=4)  # the checkpoint of step 3 is the last one
+    assert isinstance(ended_by, Crash)
+    assert [step for step, _ in list_checkpoints(folder / "checkpoints", "initial")] == [0, 3]
+    assert [r["step"] for r in read_log(folder / "metrics.jsonl")] == [2, 4]
+
+    _, ended_by = _train(batch_plan, folder, stop=5)  # where BatchNorm goes over to its stored statistics
+    assert isinstance(ended_by, TrainingInterrupted)
+    assert "stopped after step 5 of 8 of initial" in str(ended_by)
+    _, ended_by = _train(batch_plan, folder, stop=6)
+    assert isinstance(ended_by, TrainingInterrupted)
+    resumed, ended_by = _train(batch_plan, folder)
+    assert ended_by is None
+
+    expected, actual = _state(whole), _state(resumed)
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        if "metrics" not in name and "/loss" not in name:
+            np.testing.assert_array_equal(actual[name], value, err_msg=name)
+    logs = [read_log(tmp_path / name / "metrics.jsonl") for name in ("whole", "resumed")]
+    for records in logs:
+        assert [r["step"] for r in records] == [2, 4, 6, 8]
+        np.testing.assert_allclose([r["learning_rate_head"] for r in records], [SCHEDULE.rate(s) for s in (1, 3, 5, 7)])
+    assert logs[0][0]["loss"] == logs[1][0]["loss"]
+    assert logs[0][3]["loss"] == logs[1][3]["loss"]
+
+    # a phase that is done draws no batch and changes nothing
+    again, ended_by = _train(batch_plan, folder, batches=lambda step: pytest.fail("a batch was asked for"))
+    assert ended_by is None
+    for ours, theirs in zip(again.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_planted_nan_is_blamed_on_its_data_set(batch_plan, tmp_path):
+    def batches(start_step):
+        for step in range(start_step, STEPS):
+            batch = make_batch(batch_plan, SEED, step)
+            if step == 1:
+                batch["intrinsics"][9] = np.nan  # one of the four with 2D labels
+            yield batch
+
+    trainer, error = _train(batch_plan, tmp_path, batches=batches)
+    assert isinstance(error, NonFiniteLossError)
+    assert "the loss is nan at step 1 of initial. Labels or predictions are not finite for: photos. The last" in str(error)
+    assert all(np.isfinite(np.asarray(v)).all() for v in trainer.variables)
+    assert restore_checkpoint(tmp_path / "checkpoints", "initial", list(_variables(trainer))) == 0
+
+
+def _variables(trainer):
+    return [*trainer.variables, *trainer.optimizer.variables]
+
+
+def test_blame_without_a_culprit(batch_plan):
+    trainer = small_model.make_trainer(batch_plan)
+    trainer.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    assert "a lower --learning-rate" in blame_datasets(trainer, make_batch(batch_plan, SEED, 0), batch_plan)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision(batch_plan, tmp_path, precision):
+    phase = Phase("initial", 3, 0, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
+    trainer, ended_by = _train(batch_plan, tmp_path, precision=precision, phase=phase)
+    assert ended_by is None
+    start = small_model.make_trainer(batch_plan, seed=SEED)
+    moved = [np.abs(a - b).max() for a, b in zip(trainer.get_weights(), start.get_weights(), strict=True)]
+    assert np.isfinite(moved).all()
+    assert np.mean(np.array(moved) > 0) > 0.9
+    assert all(v.dtype == "float32" for v in trainer.trainable_variables)
+    has_scale = any("dynamic_scale" in v.path for v in trainer.optimizer.variables)
+    assert has_scale == (precision == "mixed_float16")
+
+
+def test_description_of_a_phase():
+    description = PHASE.describe()
+    assert description["steps"] == 8
+    assert description["bn_inference_steps"] == 3
+    assert [step for step, _ in description["learning_rates"]["head"]] == [0, 6, 7, 7]

@@ -1,0 +1,40 @@
+import signal
+import threading
+
+import pytest
+
+from posepile.training.stop_signal import stop_requested
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_sets_a_flag_second_interrupts(number, capfd):
+    before = signal.getsignal(number)
+    with stop_requested() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(number)
+        assert should_stop()
+        assert f"{number.name}: finishing this step" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_handlers_come_back_after_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), stop_requested():
+        assert signal.getsignal(signal.SIGTERM) is not before
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with stop_requested() as should_stop:
+            seen.append((signal.getsignal(signal.SIGINT) is before, should_stop()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(True, False)]
