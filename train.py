@@ -158,8 +158,15 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
                 "evaluation": plan.dataset_set.evaluation}
     to_render = embedded_to_render(plan)
     run.open(settings, overwrite)
-    for name in to_render:
-        prepare(load_adapter(name), None, plan.data_root)
+    with run.locked():
+        if to_render:
+            run.run_part("prepare", lambda: render(to_render, plan.data_root), again=True)
+        run_phases(plan)
+
+
+def run_phases(plan: RunPlan) -> None:
+    """Everything after the data are there."""
+    run, config = plan.run, plan.config
     backend.configure(config.seed, config.precision)
     datasets = open_datasets(plan)
     batch_plan = BatchPlan(
@@ -180,6 +187,12 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
         run.run_part("finetune", lambda: finetune(plan, batch_plan, log))
     log.close()
     evaluate_run(plan, batch_plan, datasets)
+
+
+def render(names: list[str], data_root: pathlib.Path) -> None:
+    """Prepares embedded data sets."""
+    for name in names:
+        prepare(load_adapter(name), None, data_root)
 
 
 def embedded_to_render(plan: RunPlan) -> list[str]:
@@ -306,7 +319,7 @@ def evaluate_run(plan: RunPlan, batch_plan: BatchPlan, datasets: dict[str, Prepa
     run.run_part(f"report_{'_'.join(models)}", lambda: write_run_report(
         run.path, settings=dataclasses.asdict(plan.config), scores=scores, records=read_log(run.path / "metrics.jsonl"),
         dataset=evaluated[0], crop_side=plan.config.crop_side, seconds=run.progress()["seconds"],
-        autoencoder=autoencoder_weights(run.path / "autoencoder.npz")))
+        autoencoder=autoencoder_weights(run.path / "autoencoder.npz"), model_skeleton=batch_plan.skeleton))
     write_summary(plan, scores)
     for dataset in evaluated:
         print(f"\n{dataset.name}, {scores[models[0]][dataset.name]['stamp']['num_poses']} images of its "

@@ -8,7 +8,7 @@ import numpy as np
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset
 from posepile.evaluation.benchmark import evaluation_split
-from posepile.geometry.skeleton import skeleton_from_dict
+from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 from posepile.visualization.report import ReportContent, ReportSamples, write_report
 
 REPORT_NAME = "report.html"
@@ -17,7 +17,8 @@ NUM_SAMPLES = 6
 
 def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mapping[str, Mapping],
                      records: Sequence[Mapping], dataset: PreparedDataset, crop_side: int, seconds: Mapping[str, float],
-                     autoencoder: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+                     autoencoder: tuple[np.ndarray, np.ndarray] | None = None,
+                     model_skeleton: Skeleton | None = None) -> None:
     """Writes report.html.
 
     Args:
@@ -29,6 +30,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
         crop_side: of the model, px.
         seconds: per part of the run.
         autoencoder: encoder [num_latents, num_joints] and decoder [num_joints, num_latents]; None: not shown.
+        model_skeleton: of the joints that the model predicts and the autoencoder takes; None: that of the data set.
     """
     models = [name for name in scores if name != "mean_pose"]
     split = evaluation_split(dataset)
@@ -47,5 +49,6 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
         settings=settings, metrics={name: scores[name][dataset.name] for name in models},
         skeleton=skeleton_from_dict(dataset.manifest["skeleton"]), baseline=scores["mean_pose"][dataset.name],
         training_log=records, samples=samples, encoder=encoder, decoder=decoder,
+        autoencoder_skeleton=model_skeleton,
         measurements={f"seconds, {part}": value for part, value in seconds.items()},
         title=f"Training run {run_dir.name}"))

@@ -97,4 +97,5 @@ class PoseTrainer(keras.Model):
             self.step_count.assign_add(1)
         for name, value in terms.items():
             self.trackers[name].update_state(value)
-        return total + losses.WEAK_SUPERVISION_FACTOR * weak_part
+        # The losses leave out joints predicted out of sight, nan among them, whose gradient would yet spoil the weights unseen.
+        return ops.where(ops.all(ops.isfinite(y_pred)), total + losses.WEAK_SUPERVISION_FACTOR * weak_part, np.nan)

@@ -116,12 +116,14 @@ def _warp_crops(image: np.ndarray, crop_to_image: np.ndarray, shrinking: np.ndar
     """
     reductions = 2 ** np.maximum(np.floor(np.log2(shrinking)), 0).astype(np.int64)
     reduced = {reduction: _reduce(image, reduction) for reduction in set(reductions.tolist())}
-    return np.stack([warp_crop(reduced[r], h, side, reduction=r) for r, h in zip(reductions.tolist(), crop_to_image, strict=True)])
+    return np.stack([warp_crop(reduced[reduction], homography, side, reduction=reduction)
+                     for reduction, homography in zip(reductions.tolist(), crop_to_image, strict=True)])
 
 
 def _reduce(image: np.ndarray, reduction: int) -> np.ndarray:
-    """[height, width, 3] -> means over blocks of reduction x reduction px; blocks that jut out go on with the border's pixels."""
+    """[height, width, 3] -> means over blocks of reduction x reduction px; blocks that jut out repeat the last pixels."""
     if reduction == 1:
         return image
-    image = cv2.copyMakeBorder(image, 0, -image.shape[0] % reduction, 0, -image.shape[1] % reduction, cv2.BORDER_REPLICATE)
+    height, width = image.shape[:2]
+    image = cv2.copyMakeBorder(image, 0, -height % reduction, 0, -width % reduction, cv2.BORDER_REPLICATE)
     return cv2.resize(image, None, fx=1 / reduction, fy=1 / reduction, interpolation=cv2.INTER_AREA)

@@ -23,7 +23,7 @@ class TrainingInterrupted(Exception):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became nan or infinite; the message says at which step and names the data sets to look at."""
+    """The loss or the weights became nan or infinite; the message says at which step and names the data sets to look at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,12 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
     log.truncate(phase.name, step)
     first_inference_step = phase.steps - phase.bn_inference_steps
     trainer.set_use_stored_statistics(step >= first_inference_step)
+
+    def fail(what, batch):
+        restore_checkpoint(folder, phase.name, state)
+        raise NonFiniteLossError(f"{what} step {step - 1} of {phase.name}. {blame(batch)} The last good checkpoint is kept in "
+                                 f"{folder}.")
+
     window = _LogWindow()
     progress = tqdm(total=phase.steps, initial=step, desc=f"{phase.name:12}", unit="step", smoothing=0.05,
                     mininterval=1.0, dynamic_ncols=True)
@@ -85,9 +91,7 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
             losses = trainer.train_on_batch(batch, return_dict=True)
             step += 1
             if not np.isfinite(losses["loss"]):
-                restore_checkpoint(folder, phase.name, state)
-                raise NonFiniteLossError(f"the loss is {losses['loss']} at step {step - 1} of {phase.name}. {blame(batch)} "
-                                         f"The last good checkpoint is kept in {folder}.")
+                fail(f"the loss is {losses['loss']} at", batch)
             window.add(losses, batch["image"].shape[0])
             progress.update()
             if step % LOG_INTERVAL == 0 or step == phase.steps:
@@ -97,6 +101,8 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
                           learning_rate_backbone=phase.backbone.rate(step - 1))
             stop = should_stop() and step < phase.steps
             if step % checkpoint_interval == 0 or step == phase.steps or stop:
+                if not all(np.isfinite(np.asarray(v)).all() for v in trainer.trainable_variables):
+                    fail("weights are not finite after", batch)
                 save_checkpoint(folder, phase.name, step, state)
             if stop:
                 raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")

@@ -1,5 +1,7 @@
 """The folder of a run: its settings, what is done already, how long each part took."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import pathlib
@@ -8,11 +10,11 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from posepile.data.records import write_json
 
-CONFIG_NAME, PROGRESS_NAME = "config.json", "progress.json"
+CONFIG_NAME, PROGRESS_NAME, LOCK_NAME = "config.json", "progress.json", ".lock"
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
 _MISSING = "(not set)"
 
@@ -63,9 +65,19 @@ class RunDirectory:
     def is_done(self, part: str) -> bool:
         return part in self.progress()["done"]
 
-    def run_part(self, part: str, function: Callable[[], None]) -> None:
-        """Runs a part unless it is done. Its seconds add up over interruptions, also when it raises."""
-        if self.is_done(part):
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the run. Raises: ValueError if one works in it now."""
+        with open(self.path / LOCK_NAME, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another process is working in {self.path}; wait for it, or use another --workdir") from None
+            yield
+
+    def run_part(self, part: str, function: Callable[[], None], *, again: bool = False) -> None:
+        """Runs a part unless it is done, or `again`. Its seconds add up over interruptions, also when it raises."""
+        if self.is_done(part) and not again:
             return
         start, finished = time.monotonic(), False
         try:
@@ -76,7 +88,7 @@ class RunDirectory:
             seconds = progress["seconds"].get(part, 0.0) + time.monotonic() - start
             progress["seconds"][part] = round(seconds, 1)
             progress["peak_memory_mb"] = max(progress["peak_memory_mb"], peak_memory_mb())
-            if finished:
+            if finished and part not in progress["done"]:
                 progress["done"].append(part)
             write_json(self._progress_path, progress)
 

@@ -25,7 +25,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
-        # Not by print: the signal may have come in the middle of another write to the same stream, which cannot be entered twice.
+        # Not by print: the signal may have come in the middle of another write to that stream, which cannot be entered twice.
         os.write(_STDERR, f"\n{signal.Signals(signum).name}: finishing this step and writing a checkpoint "
                           "(again to stop at once) ...\n".encode())
 

@@ -64,11 +64,12 @@ class ReportContent:
         settings: of the run, as in config.json; nested tables are flattened for display.
         metrics: {"initial", "finetuned": score}, each with `pooled` and `formats` ({format name: metrics record}) and
             `inconsistency` (`total`, `depth`, `image_plane`, `per_joint`).
-        skeleton: the merged skeleton that the model predicts.
+        skeleton: of the test set.
         baseline: `pooled` and `formats` of the mean training pose as prediction.
         training_log: records with `phase`, `step`, `loss`, further `loss_...` terms, and `learning_rate...`.
         samples: test images to show.
         encoder, decoder: the autoencoder's weights, [num_latents, num_joints] and [num_joints, num_latents].
+        autoencoder_skeleton: of its joints; None: `skeleton`.
         measurements: further numbers about the run, e.g. seconds per phase: {label: value}.
         title: heading of the page.
     """
@@ -81,6 +82,7 @@ class ReportContent:
     samples: ReportSamples | None = None
     encoder: np.ndarray | None = None
     decoder: np.ndarray | None = None
+    autoencoder_skeleton: Skeleton | None = None
     measurements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     title: str = "Training report"
 
@@ -219,7 +221,7 @@ def _autoencoder_section(content):
         f"(decoder). Blue: positive, red: negative, white: zero. {small:.0f} % of the weights are smaller than 0.01; "
         f"the negative ones of a latent point add up to {negative[0]:.2f} on average, those of a joint to "
         f"{negative[1]:.2f}.")
-    png = plots.autoencoder_weights(encoder, decoder, content.skeleton)
+    png = plots.autoencoder_weights(encoder, decoder, content.autoencoder_skeleton or content.skeleton)
     return _section("Autoencoder", _figure([png], caption, "Autoencoder weights as two coloured matrices", "scroll"))
 
 

@@ -168,10 +168,8 @@ def test_either_closed_form_by_a_tensor_switch():
 @pytest.mark.parametrize("weak", [True, False])
 def test_gradients_are_finite_where_all_joints_coincide(weak):
     import tensorflow as tf
-    for joints2d, relative in ((np.full((1, 5, 2), 127.5), np.zeros((1, 5, 3))), (np.full((1, 5, 2), 60.0), np.zeros((1, 5, 3))),
-                               (np.full((1, 5, 2), 127.5), np.full((1, 5, 3), 300.0)),
-                               (np.full((1, 5, 2), -900.0), np.full((1, 5, 3), 300.0))):
-        points, volume = tf.Variable(np.float32(joints2d)), tf.Variable(np.float32(relative))
+    for pixel, position in ((127.5, 0.0), (60.0, 0.0), (127.5, 300.0), (-900.0, 300.0)):
+        points, volume = (tf.Variable(np.full((1, 5, n), x, np.float32)) for n, x in ((2, pixel), (3, position)))
         with tf.GradientTape() as tape:
             result = absolute_pose(points, volume, INTRINSICS[1:], crop_side=CROP_SIDE, stride=STRIDE, mix=0.5,
                                    use_weak_perspective=weak)

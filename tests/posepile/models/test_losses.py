@@ -113,7 +113,7 @@ LOSSES = {
 def test_garbage_under_a_false_mask_changes_neither_loss_nor_gradient(name, garbage):
     import tensorflow as tf
     rng = np.random.default_rng(0)
-    true = (rng.uniform(-80, 80, (1, 4, 3)) + [0, 0, 1000]).astype("float32")
+    true = (rng.uniform(-80, 80, (1, 4, 3)) + np.array([0, 0, 1000])).astype("float32")
     predicted = tf.Variable((true + rng.normal(scale=20, size=true.shape)).astype("float32"))
     mask = _mask(True, False, True, True)
     results = []

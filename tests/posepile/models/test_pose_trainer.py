@@ -42,7 +42,7 @@ def test_total_is_made_of_its_terms_and_the_absolute_loss_sets_in(batch_plan, ba
 
 def test_consistency_counts_on_both_parts(batch_plan, batch):
     rng = np.random.default_rng(0)
-    y_pred = (rng.normal(scale=300, size=(12, 7, 3)) + [0, 0, 4000]).astype("float32")
+    y_pred = (rng.normal(scale=300, size=(12, 7, 3)) + np.array([0, 0, 4000])).astype("float32")
     matrix = rng.uniform(size=(7, 7)).astype("float32")
     matrix /= matrix.sum(axis=1, keepdims=True)
 

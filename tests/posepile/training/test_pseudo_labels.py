@@ -64,7 +64,7 @@ class _Predictor:
 
     skeleton = small_model.MERGED
 
-    class model:  # noqa: N801
+    class model:
         crop_side = 32
 
     def predict_crops(self, image, intrinsics):

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+
+from posepile.data.batches import make_evaluation_batch
+from posepile.evaluation import benchmark
+from posepile.geometry.skeleton import joint_indices
+from tests.posepile import small_model
+from tests.posepile.data.prepared import dotted_example, write_prepared
+
+
+class _KnowsTheTruth:
+    """A predictor that answers with the labels of the data set, off by `offset`, whatever it is shown; other joints are nan."""
+
+    skeleton = small_model.MERGED
+
+    class model:
+        crop_side = 32
+
+    def __init__(self, dataset, split, offset):
+        positions = range(dataset.num_examples(split))
+        truth = make_evaluation_batch(dataset, split, positions, 32)["joints3d"]
+        self.poses = np.full((len(truth), 7, 3), np.nan, np.float32)
+        self.poses[:, joint_indices(self.skeleton, dataset.skeleton)] = truth + np.float32(offset)
+        self.position = 0
+
+    def predict_crops(self, image, intrinsics):
+        start, self.position = self.position, self.position + len(image)
+        return self.poses[start:self.position]
+
+
+@pytest.fixture(scope="module")
+def legs(tmp_path_factory):
+    """30 test poses and 10 training poses in the format legs."""
+    folder, rng = tmp_path_factory.mktemp("evaluated"), np.random.default_rng(3)
+    examples = [dotted_example(rng, small_model.LEGS, "3d") for _ in range(40)]
+    write_prepared(folder, "legs", small_model.LEGS, examples[:10], "3d", "train")
+    return write_prepared(folder, "legs", small_model.LEGS, examples[10:], "3d", "test")
+
+
+def test_the_test_split_is_scored_if_there_is_one(legs, batch_plan):
+    assert benchmark.evaluation_split(legs) == "test"
+    assert benchmark.evaluation_split(batch_plan.datasets_3d[0][0]) == "train"
+
+
+def test_scores_of_planted_errors(legs, tmp_path):
+    # all joints 300 mm to the right, and the ankles 40 mm further back
+    offset = np.array([[300, 0, 0], [300, 0, 40], [300, 0, 40], [300, 0, 0]])
+    path = tmp_path / "evaluation" / "initial_legs.npz"
+    scores = benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", offset), legs, path)
+    assert scores["stamp"]["num_poses"] == 30
+    assert scores["stamp"]["split"] == "test"
+    assert scores["pooled"]["mpjpe"] == pytest.approx((0 + 40 + 40 + 0) / 4, rel=1e-3)  # the pelvis is the root
+    exact = benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", 0), legs)
+    assert exact["pooled"]["mpjpe"] == pytest.approx(0, abs=1e-3)
+    with np.load(path) as file:
+        assert file["joint_names"].tolist() == list(small_model.LEGS.joint_names)
+        truth, mask = benchmark.read_truth(legs, "test", range(30), 32)
+        np.testing.assert_allclose(file["joints3d"], truth + offset, rtol=1e-5)
+        assert mask.all()
+
+
+def test_truth_is_read_in_pieces_in_order(legs, monkeypatch):
+    whole = benchmark.read_truth(legs, "test", range(30), 32)[0]
+    one_by_one = np.concatenate([benchmark.read_truth(legs, "test", [i], 32)[0] for i in range(30)])
+    np.testing.assert_array_equal(whole, one_by_one)
+
+
+def test_data_set_without_3d_labels_is_refused(batch_plan, legs):
+    photos = batch_plan.datasets_2d[0][0]
+    with pytest.raises(ValueError, match="photos has 2D labels only"):
+        benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", 0), photos)
+
+
+def test_mean_pose_baseline_by_hand(legs):
+    scores = benchmark.evaluate_baseline([legs], legs, 32)
+    train = benchmark.read_truth(legs, "train", range(10), 32)[0].astype(float)
+    test = benchmark.read_truth(legs, "test", range(30), 32)[0].astype(float)
+    mean_pose = (train - train[:, :1]).mean(axis=0)
+    expected = np.linalg.norm(test - test[:, :1] - mean_pose, axis=-1).mean()
+    assert scores["pooled"]["mpjpe"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_baseline_where_no_training_set_has_the_format(batch_plan, legs):
+    arms = batch_plan.datasets_3d[0][0]
+    assert benchmark.evaluate_baseline([arms], legs, 32) is None
+
+
+def test_scores_are_saved_as_json(tmp_path):
+    benchmark.save_scores(tmp_path / "evaluation" / "scores.json", {"mpjpe": np.float32(1.5), "pck": float("nan")})
+    assert json.loads((tmp_path / "evaluation" / "scores.json").read_text()) == {"mpjpe": 1.5, "pck": None}
