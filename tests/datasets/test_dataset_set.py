@@ -91,8 +91,8 @@ def test_joint_lists_have_the_size_that_the_paper_states():
 def test_demo_set():
     demo = load_dataset_set("demo")
     assert demo.datasets_3d == dict.fromkeys(
-        ["synthetic_studio", "synthetic_street", "synthetic_gym", "synthetic_garden"], 12)
-    assert demo.datasets_2d == {"synthetic_photos": 16} and demo.batch_size == 64
+        ["synthetic_studio", "synthetic_street", "synthetic_gym", "synthetic_garden"], 7)
+    assert demo.datasets_2d == {"synthetic_photos": 4} and demo.batch_size == 32
     assert demo.evaluation == ("synthetic_test",)
     assert demo.hyperparameters["backbone"] == "tiny" and demo.hyperparameters["crop_side"] == 64
     assert merge_skeletons([dataset_skeleton(name) for name in demo.datasets_3d]) == dataset_skeleton("synthetic_test")
