@@ -339,7 +339,7 @@ def test_overwrite_deletes_a_run_but_nothing_else(finished_run, tiny_data_root, 
     arguments = [f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", "--steps=50", "--overwrite"]
 
     assert end_to_end.exit_message(train.main, *arguments, f"--workdir={run}") == "error: far enough"
-    assert [path.name for path in run.iterdir()] == ["config.json"]
+    assert {path.name for path in run.iterdir()} == {".lock", "config.json"}
     assert json.loads((run / "config.json").read_text())["settings"]["initial_steps"] == 50
     for path in (home, home / "letter.txt"):
         message = end_to_end.exit_message(train.main, *arguments, f"--workdir={path}")

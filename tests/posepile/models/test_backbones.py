@@ -98,7 +98,8 @@ def test_tiny_features_lie_where_the_pixels_are():
     marked = image.copy()
     marked[0, 40:48, 88:96] = 255  # the cell of row 5, column 11
     change = np.abs(np.subtract(model(marked), model(image))).sum(axis=(0, 3))
-    assert np.unravel_index(change.argmax(), change.shape) == (5, 11)
+    centroid = (np.indices(change.shape) * change).sum(axis=(1, 2)) / change.sum()
+    np.testing.assert_allclose(centroid, (5, 11), atol=0.75)  # random weights do not weigh the neighbours alike
 
 
 def test_tiny_learns():
