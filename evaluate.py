@@ -55,12 +55,13 @@ def score_model() -> dict:
     from posepile.evaluation import benchmark
     from posepile.prediction.predictor import Predictor
 
-    predictor = Predictor(model_file(pathlib.Path(_MODEL.value)))
+    path = model_file(pathlib.Path(_MODEL.value))
+    predictor = Predictor(path)
     scores = {}
     for name in benchmark_names():
         dataset = PreparedDataset(pathlib.Path(common_flags.DATA_ROOT.value) / name)
         scores[name] = benchmark.evaluate_dataset(predictor, dataset)
-        print(f"\n{name}: {json.dumps(scores[name]['stamp'])}\n{format_comparison(scores[name])}")
+        print(f"\n{name}: {json.dumps(scores[name]['stamp'])}\n{format_comparison(scores[name], first_name=path.stem)}")
     return scores
 
 

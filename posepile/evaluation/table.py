@@ -9,18 +9,20 @@ _INCONSISTENCY = (("inconsistency, mm", "total"), ("  in depth, mm", "depth"),
                   ("  in the image plane, mm", "image_plane"))
 
 
-def format_comparison(initial: Mapping, finetuned: Mapping | None = None, baseline: Mapping | None = None) -> str:
+def format_comparison(initial: Mapping, finetuned: Mapping | None = None, baseline: Mapping | None = None,
+                      first_name: str = "initial") -> str:
     """Lays results of `score_merged` side by side.
 
     Args:
         initial, finetuned: scores of the model after the initial phase and after fine-tuning; finetuned may be missing.
         baseline: score of the mean pose, from `mean_pose_baseline`.
+        first_name: what the column of `initial` is called.
 
     Returns: an aligned table, one line per metric: pooled over the formats first, then per format, with the change from
         initial to finetuned and whether it is for the better. What is not defined is a dash.
     """
     scores = [score for score in (baseline, initial, finetuned) if score is not None]
-    heads = [head for head, score in (("mean pose", baseline), ("initial", initial), ("finetuned", finetuned))
+    heads = [head for head, score in (("mean pose", baseline), (first_name, initial), ("finetuned", finetuned))
              if score is not None]
     lines = [["pooled over formats", *heads]]
     for label, name, direction in _HEADLINE:
