@@ -53,9 +53,9 @@ def main(argv):
 def score_model() -> dict:
     """Scores --model on --benchmarks and prints a table for each. Returns: scores per data set."""
     from posepile.evaluation import benchmark
-    from posepile.prediction.predictor import Predictor
+    from posepile.prediction.predictor import Predictor, find_model_file
 
-    path = model_file(pathlib.Path(_MODEL.value))
+    path = find_model_file(_MODEL.value)
     predictor = Predictor(path)
     scores = {}
     for name in benchmark_names():
@@ -74,16 +74,6 @@ def benchmark_names() -> list[str]:
     if not names:
         raise ValueError(f"--benchmarks={','.join(_BENCHMARKS.value)} names no data set to evaluate on")
     return list(dict.fromkeys(names))
-
-
-def model_file(path: pathlib.Path) -> pathlib.Path:
-    """The model file of a run's folder, or the file itself. Raises: FileNotFoundError."""
-    if not path.is_dir():
-        return path
-    for name in ("finetuned.keras", "initial.keras"):
-        if (path / name).is_file():
-            return path / name
-    raise FileNotFoundError(f"{path} holds neither finetuned.keras nor initial.keras: has the run got that far?")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         with _exclusive(folder):
             manifest = None if overwrite else _complete_manifest(folder, settings)
             if manifest is not None:
-                logger.info("data set %s is already complete in %s", adapter.name, folder)
+                logger.info("data set %s is already complete in %s; its raw files are not looked at again "
+                            "(--overwrite prepares it anew)", adapter.name, folder)
                 return manifest
             settings, jobs = _plan(adapter, raw_dir, folder, settings, skip_bad)
             _begin(folder, settings, overwrite)

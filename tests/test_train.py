@@ -391,3 +391,27 @@ def test_full_disk(tiny_data_root, tiny_set, tmp_path):
     assert "Traceback" not in result.stderr
     assert list_checkpoints(run / "checkpoints", "initial") == [] and leftovers(run) == []
     assert not (run / "initial.keras").exists()
+
+
+def test_one_3d_set_alone(tiny_data_root, tmp_path):
+    """As with a rig of one's own: a single format, no 2D labels, scored on its own images."""
+    (tmp_path / "alone.toml").write_text("""
+batch_size = 16
+[datasets_3d]
+synthetic_gym = 16
+[evaluation]
+datasets = ["synthetic_gym"]
+[hyperparameters]
+backbone = "tiny"
+crop_side = 64
+initial_steps = 30
+finetune_steps = 8
+base_learning_rate = 3e-3
+autoencoder_steps = 30
+""")
+    result = end_to_end.run_program("train.py", f"--dataset-set={tmp_path / 'alone.toml'}", f"--data-root={tiny_data_root}",
+                                    cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "synthetic_gym, 48 images of its train split" in result.stdout
+    summary = json.loads((tmp_path / "runs/alone/summary.json").read_text())
+    assert summary["finetuned"]["mpjpe"] > 0 and summary["finetuned"]["inconsistency"] is None

@@ -8,7 +8,7 @@ import numpy as np
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset, atomic_file, write_json
 from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
-from posepile.geometry.skeleton import Skeleton, joint_indices
+from posepile.geometry.skeleton import Skeleton, joint_indices, merged_joint_names
 from posepile.prediction.predictor import Predictor
 from posepile.training.pseudo_labels import predict_poses
 
@@ -36,6 +36,11 @@ def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions
     """
     if dataset.kind != "3d":
         raise ValueError(f"data set {dataset.name} has 2D labels only and cannot be scored in 3D")
+    formats = dataset.skeleton.formats or (dataset.skeleton,)
+    names = {name for fmt in formats for name in merged_joint_names(fmt)}
+    if not names <= set(predictor.skeleton.joint_names):
+        raise ValueError(f"data set {dataset.name} is labelled in {dataset.skeleton.name}, which this model was not trained "
+                         f"on; its formats: {', '.join(fmt.name for fmt in predictor.skeleton.formats)}")
     joints = joint_indices(predictor.skeleton, dataset.skeleton)
     split = evaluation_split(dataset)
     positions = np.arange(dataset.num_examples(split))

@@ -227,6 +227,7 @@ def averaging_matrix(merged: Skeleton, joint_names: Iterable[str]) -> np.ndarray
     """
     plain_names = plain_joint_names(merged)
     matrix = np.array([[name == joint for name in plain_names] for joint in joint_names], np.float32)
+    matrix = matrix.reshape(-1, len(plain_names))  # without any joint, too
     return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 

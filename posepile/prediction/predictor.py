@@ -22,9 +22,20 @@ def default_jit_compile() -> bool | str:
     return "auto" if keras.distribution.list_devices("gpu") or keras.distribution.list_devices("tpu") else False
 
 
-def load_model(path: pathlib.Path | str) -> PoseModel:
-    """Reads a `.keras` file written by the trainer. Raises: FileNotFoundError; ValueError saying what is wrong."""
+def find_model_file(path: pathlib.Path | str) -> pathlib.Path:
+    """The model file of a run's folder (finetuned, else initial), or the file itself. Raises: FileNotFoundError."""
     path = pathlib.Path(path)
+    if not path.is_dir():
+        return path
+    for name in ("finetuned.keras", "initial.keras"):
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f"{path} holds neither finetuned.keras nor initial.keras: has the run got that far?")
+
+
+def load_model(path: pathlib.Path | str) -> PoseModel:
+    """Reads a run's folder or a `.keras` file of the trainer. Raises: FileNotFoundError; ValueError saying what is wrong."""
+    path = find_model_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}")
     if not zipfile.is_zipfile(path):
@@ -72,7 +83,7 @@ class Predictor:
         return np.concatenate(results) if results else np.zeros((0, self.skeleton.num_joints, 3), np.float32)
 
     def predict(self, image: np.ndarray, boxes: np.ndarray, intrinsics: np.ndarray | None = None,
-                distortion: np.ndarray | None = None, skeleton: Skeleton | None = None) -> np.ndarray:
+                distortion: np.ndarray | None = None, skeleton: Skeleton | str | None = None) -> np.ndarray:
         """Joints of the people in an image, in the camera's frame.
 
         Args:
@@ -81,11 +92,16 @@ class Predictor:
             intrinsics: [3, 3], px; None: a guess in which the largest person is seen under 8 degrees: depths are then only
                 right up to scale.
             distortion: OpenCV coefficients, or None.
-            skeleton: one of the model's formats; None: all joints.
+            skeleton: one of the model's formats or its name, see `skeleton.formats`; None: all joints.
 
         Returns: [n, num_joints, 3] float32, mm.
-        Raises: ValueError for an image or boxes of the wrong shape.
+        Raises: ValueError for an image or boxes of the wrong shape, or a format that the model does not predict.
         """
+        if isinstance(skeleton, str):
+            formats = {fmt.name: fmt for fmt in self.skeleton.formats}
+            if skeleton not in formats:
+                raise ValueError(f"the model does not predict the format {skeleton!r}; its formats: {', '.join(formats)}")
+            skeleton = formats[skeleton]
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image must be [height, width, 3] uint8 RGB, got {image.dtype} {list(image.shape)}")
         boxes = np.asarray(boxes, np.float64)

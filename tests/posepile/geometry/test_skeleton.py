@@ -257,3 +257,8 @@ def test_bad_forms_of_a_skeleton_are_refused(definition, message):
 def test_left_of_a_skeleton_built_by_hand_is_the_lower_index():
     skeleton = Skeleton(name="hands", family="hands", joint_names=("a", "b", "c"), mirror=(2, 1, 0), edges=())
     assert skeleton.left == (0,)
+
+
+def test_averaging_without_any_2d_joint():
+    merged = merge_skeletons([load_skeleton("h36m_17")])
+    assert averaging_matrix(merged, []).shape == (0, 17)
