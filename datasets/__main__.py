@@ -7,10 +7,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from datasets.catalogue import load_catalogue
+from datasets.catalogue import load_catalogue, normalize_name
 from datasets.cropping import PERSON_SIDE
 from datasets.prepare import PrepareError, prepare
-from datasets.registry import canonical_name, list_adapters, load_adapter
+from datasets.registry import list_adapters, load_adapter
 from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
 
 INTERRUPTED_EXIT_CODE = 130  # the shell's code for Ctrl-C
@@ -116,6 +116,7 @@ def list_datasets(data_root: pathlib.Path) -> list[dict]:
 def _prepare(options: argparse.Namespace) -> None:
     if options.name is not None and len(options.names) > 1:
         raise ValueError(f"--name renames one data set; got {len(options.names)}: {', '.join(options.names)}")
+    options.name = options.name and normalize_name(options.name)
     adapters = [load_adapter(name) for name in options.names]  # all, before the first long run
     raw_dirs = [_raw_dir(adapter.name, options) for adapter in adapters]
     for adapter, raw_dir in zip(adapters, raw_dirs, strict=True):
@@ -155,7 +156,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; expected 1 or more")
-    dataset = PreparedDataset(options.data_root / canonical_name(options.name))
+    dataset = PreparedDataset(options.data_root / normalize_name(options.name))
     split = options.split or dataset.splits()[0]
     output = options.output or pathlib.Path(f"{dataset.name}-{split}.png")
     num_drawn = draw_examples(dataset, split, options.num, options.seed, output)

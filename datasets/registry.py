@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import pkgutil
 
+from datasets.catalogue import normalize_name
 from datasets.raw_example import Adapter
 
 ADAPTERS_FOLDER = pathlib.Path(__file__).with_name("adapters")
@@ -24,7 +25,7 @@ def list_adapters() -> list[str]:
 def load_adapter(name: str) -> Adapter:
     """The adapter of a data set; hyphens in the name count as underscores. Raises: ValueError listing the names there
     are."""
-    key = canonical_name(name)
+    key = normalize_name(name)
     valid_names = list_adapters()
     if key not in valid_names:
         raise ValueError(f"no adapter for data set {name!r}; there are: {', '.join(valid_names)}. Data of your own are "
@@ -32,8 +33,3 @@ def load_adapter(name: str) -> Adapter:
     if key in SYNTHETIC_DATASETS:
         return importlib.import_module(f"datasets.adapters.{SYNTHETIC_MODULE}").ADAPTERS[key]
     return importlib.import_module(f"datasets.adapters.{key}").ADAPTER
-
-
-def canonical_name(name: str) -> str:
-    """mpi-inf-3dhp -> mpi_inf_3dhp."""
-    return name.replace("-", "_")

@@ -16,7 +16,6 @@ def test_every_listed_adapter_loads_under_its_name_and_is_in_the_catalogue():
 
 def test_hyphens_count_as_underscores(monkeypatch):
     assert registry.load_adapter("synthetic-studio").name == "synthetic_studio"
-    assert registry.canonical_name("mpi-inf-3dhp") == "mpi_inf_3dhp"
 
 
 @pytest.mark.parametrize("name", ["cocoo", "synthetic", "../coco", "__init__", ""])
