@@ -4,7 +4,7 @@
     python evaluate.py --model=FILE.keras --benchmarks=h36m,my_rig --data-root=DIR --output=scores.json
     python evaluate.py --predictions=P.npz --annotations=A.npz
 
-The second form needs neither TensorFlow nor prepared data. Of P.npz and A.npz: `posepile/evaluation/scoring.py`.
+The last form needs neither TensorFlow nor prepared data. Of P.npz and A.npz: `posepile/evaluation/scoring.py`.
 """
 
 import json

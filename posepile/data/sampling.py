@@ -137,3 +137,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ x >> np.uint64(30)) * _MIX1
     x = (x ^ x >> np.uint64(27)) * _MIX2
     return x ^ x >> np.uint64(31)
+
+
+def evenly_spread(num_examples: int, max_examples: int) -> np.ndarray:
+    """At most `max_examples` positions, [n] int64, rising, from the first example to the last one at equal distances."""
+    return np.unique(np.linspace(0, num_examples - 1, min(num_examples, max_examples)).astype(np.int64))

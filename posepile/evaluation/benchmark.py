@@ -7,6 +7,7 @@ import numpy as np
 
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset, atomic_file, write_json
+from posepile.data.sampling import evenly_spread
 from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
 from posepile.geometry.skeleton import Skeleton, joint_indices, merged_joint_names
 from posepile.prediction.predictor import Predictor
@@ -78,6 +79,5 @@ def save_scores(path: pathlib.Path, scores: dict) -> None:
 
 
 def _mean_training_pose(training_set: PreparedDataset, skeleton: Skeleton, crop_side: int) -> np.ndarray:
-    count = training_set.num_examples("train")
-    positions = np.unique(np.linspace(0, count - 1, min(count, _MEAN_POSE_EXAMPLES)).astype(np.int64))
+    positions = evenly_spread(training_set.num_examples("train"), _MEAN_POSE_EXAMPLES)
     return mean_relative_pose(*read_truth(training_set, "train", positions, crop_side), skeleton)

@@ -7,8 +7,9 @@ import numpy as np
 
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset
+from posepile.data.sampling import evenly_spread
 from posepile.evaluation.benchmark import evaluation_split
-from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
+from posepile.geometry.skeleton import Skeleton
 from posepile.visualization.report import ReportContent, ReportSamples, write_report
 
 REPORT_NAME = "report.html"
@@ -34,8 +35,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
     """
     models = [name for name in scores if name != "mean_pose"]
     split = evaluation_split(dataset)
-    count = dataset.num_examples(split)
-    positions = np.unique(np.linspace(0, count - 1, min(count, NUM_SAMPLES)).astype(np.int64))
+    positions = evenly_spread(dataset.num_examples(split), NUM_SAMPLES)
     batch = make_evaluation_batch(dataset, split, positions, crop_side)
     predictions = {}
     for name in models:
@@ -47,7 +47,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
     encoder, decoder = autoencoder or (None, None)
     write_report(run_dir / REPORT_NAME, ReportContent(
         settings=settings, metrics={name: scores[name][dataset.name] for name in models},
-        skeleton=skeleton_from_dict(dataset.manifest["skeleton"]), baseline=scores["mean_pose"][dataset.name],
+        skeleton=dataset.skeleton, baseline=scores["mean_pose"][dataset.name],
         training_log=records, samples=samples, encoder=encoder, decoder=decoder,
         autoencoder_skeleton=model_skeleton,
         measurements={f"seconds, {part}": value for part, value in seconds.items()},

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset, atomic_file
+from posepile.data.sampling import evenly_spread
 from posepile.geometry.skeleton import Skeleton, merged_joint_names
 from posepile.prediction.predictor import Predictor
 
@@ -67,8 +68,7 @@ def make_pseudo_labels(predictor: Predictor, datasets: Sequence[PreparedDataset]
     """
     poses = []
     for dataset in datasets:
-        count = dataset.num_examples("train")
-        positions = np.unique(np.linspace(0, count - 1, min(count, max_per_dataset)).astype(np.int64))
+        positions = evenly_spread(dataset.num_examples("train"), max_per_dataset)
         poses.append(predict_poses(predictor, dataset, "train", positions, f"pseudo-labels {dataset.name}"))
     poses = np.concatenate(poses)
     keep = plausible_poses(poses, predictor.skeleton, all_datasets)

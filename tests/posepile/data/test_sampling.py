@@ -99,3 +99,8 @@ def test_stateless_uniform_is_uniform_and_independent():
 def test_stream_keys_differ_by_every_argument():
     arguments = list(itertools.product((1, 2), "ab", ("order", "color")))
     assert len({sampling.stream_key(*a) for a in arguments}) == len(arguments)
+
+
+def test_evenly_spread_positions():
+    np.testing.assert_array_equal(sampling.evenly_spread(9, 3), [0, 4, 8])
+    np.testing.assert_array_equal(sampling.evenly_spread(3, 10), [0, 1, 2])
