@@ -10,23 +10,44 @@ Every file appears under its final name only when it is complete.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
+import io
 import json
 import math
 import os
 import pathlib
+import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from posepile.data import tfrecord
+from posepile.data.open_files import OpenFiles
+from posepile.data.tfrecord import CorruptRecordError
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
 SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.json"
+# Bounds of what a record may claim. They lie far outside of what occurs: beyond them reading would take long, take much
+# memory, or overflow float32 later on.
+MAX_IMAGE_SIDE = 4096  # px
+MAX_PX = 1e6  # of coordinates, box sides and focal lengths
+MIN_PX = 1e-3  # of box sides and focal lengths
+MAX_MM = 1e7  # of joint coordinates
+MAX_PROVENANCE_BYTES = 1 << 16  # of JSON
+MAX_PIXELS_PER_BYTE = 256  # of a baseline JPEG: a block of 8 x 8 px takes two Huffman codes, and so two bits or more
+_MAX_JPEG_SEGMENTS = 64  # before the pixels; some 10 occur
+# The segments that stand before the pixels of a baseline JPEG (ITU-T T.81, table B.1), except for the frame header: Huffman
+# and quantisation tables, restart interval, application data, comment.
+_JPEG_SEGMENTS = frozenset([0xFFC4, 0xFFDB, 0xFFDD, *range(0xFFE0, 0xFFF0), 0xFFFE])
+_JPEG_FRAMES = (0xFFC0, 0xFFC1)  # baseline, and extended sequential
+_JPEG_SCAN = 0xFFDA
+_FRAME_BYTES = tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
+_INDEX_ROW = struct.Struct("<3q")  # shard, byte offset, bytes
+_MAX_INDEX_HEADER_BYTES = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +75,61 @@ class Example:
     mask_rle: np.ndarray | None = None
     provenance: dict = dataclasses.field(default_factory=dict)
 
-    def decode_image(self, where: str = "example") -> np.ndarray:
-        """[height, width, 3] uint8 RGB. Raises: CorruptRecordError if the JPEG cannot be decoded."""
-        image = cv2.imdecode(np.frombuffer(self.image, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise tfrecord.CorruptRecordError(f"{where}: the image cannot be decoded")
+    def decode_image(self, where: str = "example", reduction: int = 1) -> np.ndarray:
+        """Decodes the crop.
+
+        Args:
+            where: file and offset, for the error message.
+            reduction: 1, 2, 4 or 8: how many times smaller to decode it, which the decoder does by averaging, and faster.
+
+        Returns: [height, width, 3] uint8 RGB.
+        Raises: CorruptRecordError if it is not a whole baseline JPEG of at most MAX_IMAGE_SIDE px a side.
+        """
+        try:
+            jpeg_size(self.image)
+            if self.image[-2:] != b"\xff\xd9":
+                raise ValueError("it is cut short")
+            # OpenCV's flags IMREAD_REDUCED_* are 16, 32 and 64; a rotation in the metadata is none of the camera's.
+            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | reduction // 2 * 16
+            image = cv2.imdecode(np.frombuffer(self.image, np.uint8), flags)
+            if image is None:
+                raise ValueError("it is broken")
+        except (ValueError, cv2.error) as error:
+            raise CorruptRecordError(f"{where}: the image cannot be decoded: {error}") from error
         return image
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of a baseline JPEG, px, from its header alone.
+
+    Raises: ValueError if it is no such JPEG, has a side above MAX_IMAGE_SIDE, claims more pixels than so many bytes can
+        hold, or has several scans, each of which would cost the time of a whole image.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("it is not a JPEG")
+    offset, size, num_components = 2, None, 0
+    try:
+        for _ in range(_MAX_JPEG_SEGMENTS):
+            marker, length = struct.unpack_from(">HH", data, offset)
+            if marker in _JPEG_FRAMES and size is None:
+                *size, num_components = struct.unpack_from(">HHB", data, offset + 5)
+            elif marker == _JPEG_SCAN and size is not None:
+                if data[offset + 4] != num_components:
+                    raise ValueError("it has several scans; expected a baseline JPEG with one")
+                break
+            elif marker not in _JPEG_SEGMENTS or length < 2:
+                raise ValueError(f"unexpected bytes {marker:04x} {length:04x} in its header; expected a baseline JPEG")
+            offset += 2 + length
+        else:
+            raise ValueError(f"its header has more than {_MAX_JPEG_SEGMENTS} segments")
+    except (struct.error, IndexError):
+        raise ValueError("it ends inside its header") from None
+    height, width = size
+    if not (1 <= height <= MAX_IMAGE_SIDE and 1 <= width <= MAX_IMAGE_SIDE):
+        raise ValueError(f"it claims {width} x {height} px; expected 1 to {MAX_IMAGE_SIDE} a side")
+    if height * width > MAX_PIXELS_PER_BYTE * len(data):
+        raise ValueError(f"it claims {width} x {height} px, which {len(data)} bytes cannot hold")
+    return height, width
 
 
 def encode_mask(mask: np.ndarray) -> np.ndarray:
@@ -69,22 +139,38 @@ def encode_mask(mask: np.ndarray) -> np.ndarray:
     return np.diff(np.concatenate([[0], changes, [flat.size - 1]]))
 
 
-def decode_mask(run_lengths: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The inverse of `encode_mask`: [height, width] bool. Raises: ValueError if the runs do not fill the image."""
-    if np.sum(run_lengths) != height * width:
-        raise ValueError(f"mask runs sum to {np.sum(run_lengths)}, not to {height} x {width} px")
-    values = np.arange(len(run_lengths)) % 2 == 1
+def decode_mask(run_lengths: np.ndarray, height: int, width: int, value: int | None = None) -> np.ndarray:
+    """The inverse of `encode_mask`.
+
+    Args:
+        run_lengths: [num_runs] int64.
+        height, width: of the mask, px.
+        value: 1 to 255, of the foreground.
+
+    Returns: [height, width] bool; with a `value` uint8, 0 in the background.
+    Raises: ValueError if the runs do not fill the image.
+    """
+    # Negative runs are huge as unsigned numbers; if none exceeds the image, then the sum cannot overflow.
+    if run_lengths.view(np.uint64).max(initial=0) > height * width or run_lengths.sum() != height * width:
+        raise ValueError(f"mask runs sum to {run_lengths.sum(dtype=np.float64):.0f}, not to {height} x {width} px, or are "
+                         "negative")
+    values = np.zeros(len(run_lengths), bool if value is None else np.uint8)
+    values[1::2] = True if value is None else value
     return np.repeat(values, run_lengths).reshape(height, width)
 
 
 def serialize_example(example: Example) -> bytes:
-    """A `tf.train.Example` of the record; equal records give equal bytes."""
+    """A `tf.train.Example` of the record; equal records give equal bytes. Raises: ValueError if the provenance is too
+    long."""
+    provenance = json.dumps(example.provenance, sort_keys=True).encode()
+    if len(provenance) > MAX_PROVENANCE_BYTES:
+        raise ValueError(f"the provenance takes {len(provenance)} bytes as JSON; expected {MAX_PROVENANCE_BYTES} or fewer")
     features = {
         "image": example.image,
         "intrinsics": np.float32(example.intrinsics),
         "world_to_camera": np.float32(example.world_to_camera),
         "bbox": np.float32(example.bbox),
-        "provenance": json.dumps(example.provenance, sort_keys=True).encode(),
+        "provenance": provenance,
     }
     if example.joints3d is not None:
         features["joints3d"] = np.float32(example.joints3d)
@@ -96,42 +182,80 @@ def serialize_example(example: Example) -> bytes:
 
 
 def parse_example(payload: bytes, num_joints: int, where: str) -> Example:
-    """Reads what `serialize_example` wrote. Raises: CorruptRecordError naming the missing or misshapen field."""
+    """Reads what `serialize_example` wrote.
+
+    Raises: CorruptRecordError naming the field that is missing, misshapen, not finite, or beyond the bounds above.
+    """
     features = tfrecord.decode_example(payload, where)
-
-    def refuse(name, expected):
-        value = features[name]
-        found = f"{value.size} numbers" if isinstance(value, np.ndarray) else f"{len(value)} byte strings"
-        raise tfrecord.CorruptRecordError(f"{where}: field {name} has {found}, expected {expected}")
-
-    def numbers(name, shape, dtype=np.float32):
-        value = features.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, np.ndarray) or (-1 not in shape and value.size != math.prod(shape)):
-            refuse(name, f"shape {list(shape)}")
-        return value.astype(dtype, copy=False).reshape(shape)
-
-    def byte_string(name):
-        value = features[name]
-        if isinstance(value, np.ndarray) or len(value) != 1:
-            refuse(name, "one byte string")
-        return value[0]
-
-    required = ("image", "intrinsics", "world_to_camera", "bbox")
-    if missing := [name for name in required if name not in features]:
-        raise tfrecord.CorruptRecordError(f"{where}: the record lacks {', '.join(missing)}")
-    joints3d, joints2d = numbers("joints3d", (num_joints, 3)), numbers("joints2d", (num_joints, 2))
+    for name in ("image", "intrinsics", "world_to_camera", "bbox"):
+        if name not in features:
+            raise CorruptRecordError(f"{where}: the record lacks {name}")
+    joints3d = _array(features, "joints3d", (num_joints, 3), where)
+    joints2d = _array(features, "joints2d", (num_joints, 2), where)
     if joints3d is None and joints2d is None:
-        raise tfrecord.CorruptRecordError(f"{where}: the record has neither joints3d nor joints2d")
+        raise CorruptRecordError(f"{where}: the record has neither joints3d nor joints2d")
+    for name, joints, bound in (("joints3d", joints3d, MAX_MM), ("joints2d", joints2d, MAX_PX)):
+        if joints is not None and np.count_nonzero(np.abs(joints) > bound):  # not so for nan
+            raise CorruptRecordError(f"{where}: field {name} goes up to {np.nanmax(np.abs(joints))}; "
+                                     f"expected at most {bound:.0f}")
+    intrinsics = _array(features, "intrinsics", (3, 3), where)
+    world_to_camera = _array(features, "world_to_camera", (4, 4), where)
+    bbox = _array(features, "bbox", (4,), where)
+    # These comparisons are False for nan. Plain numbers: numpy would take several times as long.
+    (fx, skew, cx), (lower, fy, cy), last_row = intrinsics.tolist()
+    if not (MIN_PX <= fx <= MAX_PX and MIN_PX <= fy <= MAX_PX and abs(cx) <= MAX_PX and abs(cy) <= MAX_PX
+            and abs(skew) <= MAX_PX and lower == 0 and last_row == [0, 0, 1]):
+        raise CorruptRecordError(f"{where}: field intrinsics is {intrinsics.tolist()}; expected positive focal lengths, "
+                                 f"0, 0, 1 as the last row, and nothing above {MAX_PX:.0f} px")
+    x, y, width, height = bbox.tolist()
+    if not (abs(x) <= MAX_PX and abs(y) <= MAX_PX and MIN_PX <= width <= MAX_PX and MIN_PX <= height <= MAX_PX):
+        raise CorruptRecordError(f"{where}: field bbox is {bbox.tolist()}; expected a box of positive size, "
+                                 f"nothing above {MAX_PX:.0f} px")
+    if not all(map(math.isfinite, world_to_camera.ravel().tolist())):
+        raise CorruptRecordError(f"{where}: field world_to_camera is not finite")
+    return Example(image=_byte_string(features, "image", where), intrinsics=intrinsics, world_to_camera=world_to_camera,
+                   bbox=bbox, joints3d=joints3d, joints2d=joints2d,
+                   mask_rle=_array(features, "mask_rle", (-1,), where, _INT64),
+                   provenance=_parse_provenance(features, where))
+
+
+def _array(features: dict, name: str, shape: tuple[int, ...], where: str, dtype: np.dtype = _FLOAT32) -> np.ndarray | None:
+    """A feature as an array; None if there is no such feature."""
+    value = features.get(name)
+    if value is None:
+        return None
     try:
-        provenance = json.loads(byte_string("provenance").decode()) if "provenance" in features else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise tfrecord.CorruptRecordError(f"{where}: field provenance is not JSON ({error})") from error
-    return Example(
-        image=byte_string("image"), intrinsics=numbers("intrinsics", (3, 3)),
-        world_to_camera=numbers("world_to_camera", (4, 4)), bbox=numbers("bbox", (4,)),
-        joints3d=joints3d, joints2d=joints2d, mask_rle=numbers("mask_rle", (-1,), np.int64), provenance=provenance)
+        if value.dtype == dtype:
+            return value.reshape(shape)
+    except (AttributeError, ValueError):
+        pass
+    raise CorruptRecordError(f"{where}: field {name} has {_describe(value)}, expected {dtype} of shape {list(shape)}")
+
+
+def _byte_string(features: dict, name: str, where: str) -> bytes:
+    value = features[name]
+    if isinstance(value, np.ndarray) or len(value) != 1:
+        raise CorruptRecordError(f"{where}: field {name} has {_describe(value)}, expected one byte string")
+    return value[0]
+
+
+def _describe(value: np.ndarray | list[bytes]) -> str:
+    return f"{value.size} {value.dtype} numbers" if isinstance(value, np.ndarray) else f"{len(value)} byte strings"
+
+
+def _parse_provenance(features: dict, where: str) -> dict:
+    if "provenance" not in features:
+        return {}
+    text = _byte_string(features, "provenance", where)
+    if len(text) > MAX_PROVENANCE_BYTES:
+        raise CorruptRecordError(f"{where}: field provenance has {len(text)} bytes, expected at most {MAX_PROVENANCE_BYTES}")
+    try:
+        provenance = json.loads(text.decode())
+        if not isinstance(provenance, dict):
+            raise ValueError(f"got {type(provenance).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecordError(f"{where}: field provenance is not a JSON object ({error})") from error
+    return provenance
 
 
 @contextlib.contextmanager
@@ -187,9 +311,9 @@ def scan_shard(path: pathlib.Path) -> tuple[np.ndarray, str]:
         while offset < size:
             file.seek(offset)
             length = tfrecord.read_record_length(file.read(tfrecord.HEADER_BYTES), f"{path} at byte {offset}")
-            num_bytes = length + tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
+            num_bytes = length + _FRAME_BYTES
             if offset + num_bytes > size:
-                raise tfrecord.CorruptRecordError(f"{path} at byte {offset}: the file ends inside a record")
+                raise CorruptRecordError(f"{path} at byte {offset}: the file ends inside a record")
             entries.append((offset, num_bytes))
             offset += num_bytes
         file.seek(0)
@@ -198,9 +322,12 @@ def scan_shard(path: pathlib.Path) -> tuple[np.ndarray, str]:
 
 
 class PreparedDataset:
-    """Random access to the examples of a prepared data set.
+    """Random access to the examples of a prepared data set; any number of threads may read at once.
+
+    Nothing is held in memory that grows with the number of examples.
 
     Attributes:
+        folder: of the data set.
         name: of the data set.
         manifest: the content of manifest.json.
         skeleton: the format of its labels.
@@ -208,58 +335,148 @@ class PreparedDataset:
     """
 
     def __init__(self, folder: pathlib.Path | str):
-        """Raises: FileNotFoundError if it is not prepared, naming the command that prepares it."""
+        """Raises: FileNotFoundError if it is not prepared, naming the command that prepares it; ValueError if its
+        manifest is broken."""
         self.folder = pathlib.Path(folder)
+        self._prepare_command = f"python -m datasets prepare {self.folder.name} --data-root={self.folder.parent}"
         path = self.folder / MANIFEST_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"data set {self.folder.name} is not prepared: {path} is missing. Run `python -m "
-                                    f"datasets prepare {self.folder.name} --data-root={self.folder.parent}`.")
+            raise FileNotFoundError(f"data set {self.folder.name} is not prepared: {path} is missing. Run "
+                                    f"`{self._prepare_command}`.")
         try:
             self.manifest = json.loads(path.read_text())
+            self.name: str = self.manifest["name"]
             self.skeleton: Skeleton = skeleton_from_dict(self.manifest["skeleton"])
             self.kind: str = self.manifest["kind"]
-        except (json.JSONDecodeError, KeyError) as error:
+            self._split_files = {
+                split: _SplitFiles(int(table["num_examples"]), str(index_path(self.folder, split)), tuple(
+                    str(shard_path(self.folder, split, i, len(table["shards"]))) for i in range(len(table["shards"]))))
+                for split, table in self.manifest["splits"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a manifest of a prepared data set ({error}); prepare it again") from error
-        self.name: str = self.manifest["name"]
-        self._descriptors: dict[tuple[str, int], int] = {}
+        self._open_files = OpenFiles()
+        self._index_starts: dict[str, int] = {}
 
     def splits(self) -> list[str]:
-        return [split for split in SPLITS if split in self.manifest["splits"]]
+        return [split for split in SPLITS if split in self._split_files]
 
     def num_examples(self, split: str) -> int:
         """Raises: ValueError listing the splits there are."""
-        if split not in self.manifest["splits"]:
-            raise ValueError(f"data set {self.name} in {self.folder} has no {split} split; "
-                             f"it has: {', '.join(self.splits())}")
-        return self.manifest["splits"][split]["num_examples"]
+        return self._files(split).num_examples
 
-    @functools.cache  # noqa: B019 - one small object per data set lives as long as the process
+    def check_files(self, splits: Sequence[str] | None = None) -> None:
+        """Checks, without reading records, that the files of these splits are there; None: of all splits.
+
+        Raises: FileNotFoundError naming the missing files; CorruptRecordError if an index does not fit the manifest.
+        """
+        splits = self.splits() if splits is None else splits
+        present = set(os.listdir(self.folder))
+        names = [os.path.basename(path) for split in splits
+                 for path in (self._files(split).index, *self._files(split).shards)]
+        if missing := [name for name in names if name not in present]:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise FileNotFoundError(f"data set {self.name}: {len(missing)} of {len(names)} files are missing in "
+                                    f"{self.folder}: {shown}. `{self._prepare_command}` makes them anew.")
+        for split in splits:
+            self._index_start(split)
+
     def index(self, split: str) -> np.ndarray:
-        """[num_examples, 3] int64, memory-mapped: shard, byte offset, bytes."""
-        self.num_examples(split)
-        return np.asarray(np.load(index_path(self.folder, split), mmap_mode="r"))
+        """[num_examples, 3] int64, memory-mapped: shard, byte offset, bytes of all examples. Raises: as `read`."""
+        start = self._index_start(split)
+        files = self._files(split)
+        return np.memmap(files.index, np.int64, "r", start, (files.num_examples, 3))
+
+    def entries(self, split: str, positions: Iterable[int]) -> np.ndarray:
+        """[n, 3] int64: shard, byte offset, bytes of the examples at these positions. Raises: as `read`."""
+        return np.array([self._entry(split, position) for position in positions], np.int64).reshape(-1, 3)
 
     def where(self, split: str, position: int) -> str:
-        """File and byte offset of an example, for messages."""
-        shard, offset, _ = self.index(split)[position].tolist()
-        return f"{self._shard_path(split, shard)} at byte {offset}"
+        """File and byte offset of an example, for messages. Raises: as `read`."""
+        shard, offset, _ = self._entry(split, position)
+        return f"{self._files(split).shards[shard]} at byte {offset}"
 
     def read(self, split: str, position: int) -> Example:
-        """The example at a position of the split. Raises: CorruptRecordError naming file and offset."""
-        shard, offset, num_bytes = self.index(split)[position].tolist()
-        path = self._shard_path(split, shard)
-        if (split, shard) not in self._descriptors:
-            self._descriptors[split, shard] = os.open(path, os.O_RDONLY)
+        """The example at a position of the split.
+
+        Raises:
+            CorruptRecordError: naming file, offset and reason.
+            FileNotFoundError: the shard or the index has vanished.
+            IndexError: there is no such position.
+        """
+        shard, offset, num_bytes = self._entry(split, position)
+        path = self._files(split).shards[shard]
         where = f"{path} at byte {offset}"
-        data = os.pread(self._descriptors[split, shard], num_bytes, offset)
+        data = self._read_bytes(path, num_bytes, offset)
+        if len(data) < num_bytes:
+            raise CorruptRecordError(f"{where}: the file ends after {len(data)} of the record's {num_bytes} bytes. "
+                                     f"{tfrecord.REPAIR_ADVICE}")
         return parse_example(tfrecord.unframe_record(data, where), self.skeleton.num_joints, where)
 
-    @functools.cache  # noqa: B019 - paths are slow to build, and there are few
-    def _shard_path(self, split: str, shard: int) -> str:
-        return str(shard_path(self.folder, split, shard, len(self.manifest["splits"][split]["shards"])))
+    def _files(self, split: str) -> "_SplitFiles":
+        files = self._split_files.get(split)
+        if files is None:
+            raise ValueError(f"data set {self.name} in {self.folder} has no {split} split; "
+                             f"it has: {', '.join(self.splits())}")
+        return files
+
+    def _entry(self, split: str, position: int) -> tuple[int, int, int]:
+        """Shard, byte offset, bytes of an example."""
+        files, position = self._files(split), int(position)
+        if not 0 <= position < files.num_examples:
+            raise IndexError(f"data set {self.name} has no {split} example {position}; it has {files.num_examples}")
+        start = self._index_starts.get(split) or self._index_start(split)
+        row = self._read_bytes(files.index, _INDEX_ROW.size, start + _INDEX_ROW.size * position)
+        if len(row) < _INDEX_ROW.size:
+            raise self._bad_index(files, f"the file ends before row {position}")
+        shard, offset, num_bytes = entry = _INDEX_ROW.unpack(row)
+        if not (0 <= shard < len(files.shards) and 0 <= offset < 1 << 62
+                and _FRAME_BYTES <= num_bytes <= _FRAME_BYTES + tfrecord.MAX_RECORD_BYTES):
+            raise self._bad_index(files, f"row {position} says shard {shard}, byte {offset}, {num_bytes} bytes; expected "
+                                         f"one of {len(files.shards)} shards and {_FRAME_BYTES} to "
+                                         f"{_FRAME_BYTES + tfrecord.MAX_RECORD_BYTES} bytes")
+        return entry
+
+    def _index_start(self, split: str) -> int:
+        """The byte at which the rows of the index begin, after checking that there are as many as examples."""
+        files = self._files(split)
+        header = io.BytesIO(self._read_bytes(files.index, _MAX_INDEX_HEADER_BYTES, 0))
+        try:
+            if np.lib.format.read_magic(header) != (1, 0):
+                raise ValueError("the format of its header is unknown")
+            shape, is_fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # numpy parses the header as Python
+            raise self._bad_index(files, f"not a file of numpy.save ({error})") from error
+        num_bytes = os.stat(files.index).st_size - header.tell()
+        expected = (files.num_examples, 3)
+        if shape != expected or dtype != np.dtype("<i8") or is_fortran_order or num_bytes != 8 * math.prod(expected):
+            raise self._bad_index(files, f"holds {num_bytes} bytes of a {dtype} array {list(shape)}"
+                                         f"{' in Fortran order' if is_fortran_order else ''}; the manifest says {expected[0]} "
+                                         f"examples, so expected {8 * math.prod(expected)} bytes of int64 {list(expected)}")
+        self._index_starts[split] = header.tell()
+        return header.tell()
+
+    def _bad_index(self, files: "_SplitFiles", reason: str) -> CorruptRecordError:
+        return CorruptRecordError(f"{files.index}: {reason}. Delete it and run `{self._prepare_command}`, which makes it anew.")
+
+    def _read_bytes(self, path: str, num_bytes: int, offset: int) -> bytes:
+        try:
+            return self._open_files.read(path, num_bytes, offset)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path} is missing. `{self._prepare_command}` makes it anew.") from None
+        except OSError as error:  # of reading, without a name
+            raise OSError(error.errno, error.strerror, path) from error
 
     def __getstate__(self):
         return {"folder": self.folder}
 
     def __setstate__(self, state):
         self.__init__(state["folder"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _SplitFiles:
+    """Where one split of a prepared data set is stored: paths of the index and of the shards."""
+
+    num_examples: int
+    index: str
+    shards: tuple[str, ...]

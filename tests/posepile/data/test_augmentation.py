@@ -1,11 +1,20 @@
 import colorsys
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from posepile.data import augmentation, batches
-from posepile.data.augmentation import AugmentationConfig, color_transform, random_color_transform, random_geometry
+from posepile.data.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    color_transform,
+    random_background,
+    random_color_transform,
+    random_geometry,
+    random_occlusion,
+)
 
 STREAM = np.arange(20_000)
 
@@ -43,7 +52,66 @@ def test_examples_are_independent_of_their_company():
         np.testing.assert_array_equal(a[4:6], b)
 
 
+def test_a_part_of_the_person_fills_the_crop():
+    """With all else at rest, the window that shift and zoom describe lies inside the square of the box."""
+    config = dataclasses.replace(NO_AUGMENTATION, partial_visibility_probability=0.4)
+    geometry = random_geometry(config, 1, "a", STREAM)
+    side, center = 1 / geometry["zoom"], geometry["shift"]
+    is_partial = side < 1
+    assert abs(is_partial.mean() - 0.4) < 0.015 and not center[~is_partial].any()
+    assert side.min() < 0.501 and abs(side[is_partial].mean() - 0.75) < 0.01
+    reach = np.abs(center[is_partial]).max(axis=1) + side[is_partial] / 2
+    assert reach.max() <= 0.5 + 1e-12 and reach.max() > 0.499
+    # The other variations draw the same numbers as without it, in the scale of the part.
+    whole, part = (random_geometry(dataclasses.replace(AugmentationConfig(), partial_visibility_probability=p), 1, "a", STREAM)
+                   for p in (0, 0.4))
+    np.testing.assert_allclose(part["zoom"], whole["zoom"] / side)
+    np.testing.assert_allclose(part["shift"], center + side[:, None] * whole["shift"])
+    np.testing.assert_array_equal(part["roll"], whole["roll"])
+
+
+@pytest.mark.parametrize("kind, probability", [("3d", 0.5), ("2d", 0.7)])
+def test_occlusions_have_the_published_shares_and_sizes(kind, probability):
+    occlusion = random_occlusion(AugmentationConfig(), kind, 1, "a", STREAM)
+    is_erased, is_pasted = occlusion.erased[:, 2] > 0, occlusion.num_objects > 0
+    assert not (is_erased & is_pasted).any()
+    assert abs(is_erased.mean() - probability / 2) < 0.012 and abs(is_pasted.mean() - probability / 2) < 0.012
+    x, y, width, height = occlusion.erased[is_erased].T
+    assert (x >= 0).all() and (y >= 0).all() and (x + width <= 1 + 1e-9).all() and (y + height <= 1 + 1e-9).all()
+    area, aspect = width * height, height / width
+    assert 0.02 - 1e-9 <= area[width < 1].min() < 0.021 and area.max() <= 1 / 3 + 1e-9 and area.max() > 0.33
+    assert 0.3 <= aspect.min() < 0.31 and 3.2 < aspect.max() <= 1 / 0.3 + 1e-9
+    assert abs(np.mean(aspect > 1) - 0.5) < 0.02  # as often tall as wide
+    counts = np.bincount(occlusion.num_objects[is_pasted], minlength=7)
+    assert counts[0] == 0 and len(counts) == 7 and np.abs(counts[1:] / is_pasted.sum() - 1 / 6).max() < 0.02
+    longer_side = occlusion.objects[..., 1]
+    assert 0.1 <= longer_side.min() < 0.101 and 0.499 < longer_side.max() <= 0.5
+    assert occlusion.objects.shape == (len(STREAM), 6, 5)
+
+
+def test_share_of_other_backgrounds():
+    choice = random_background(AugmentationConfig(), 1, "a", STREAM)
+    assert abs(choice.is_replaced.mean() - 0.7) < 0.012
+    assert choice.picture.shape == (len(STREAM), 4) and choice.picture.min() >= 0 and choice.picture.max() < 1
+
+
+def test_what_is_pasted_is_independent_of_geometry_and_colour():
+    """Settings of one kind of variation change nothing of another's."""
+    usual, other = AugmentationConfig(), AugmentationConfig(occlusion_probability=1.0, background_probability=0.1, zoom=(1, 1))
+    rolls = [random_geometry(config, 1, "a", STREAM)["roll"] for config in (usual, other)]
+    np.testing.assert_array_equal(*rolls)
+    for a, b in zip(random_color_transform(usual, 1, "a", STREAM[:9]), random_color_transform(other, 1, "a", STREAM[:9]),
+                    strict=True):
+        np.testing.assert_array_equal(a, b)
+    uniform = np.column_stack([
+        random_geometry(usual, 1, "a", STREAM)["zoom"], random_background(usual, 1, "a", STREAM).picture,
+        random_occlusion(usual, "3d", 1, "a", STREAM).objects[:, :2].reshape(len(STREAM), -1)])
+    assert np.abs(np.corrcoef(uniform.T) - np.eye(uniform.shape[1])).max() < 5 / np.sqrt(len(STREAM))
+
+
 @pytest.mark.parametrize("name, value, message", [
+    ("num_occluders", (1.5, 3), "num_occluders must be two whole numbers"),
+    ("erased_area", (0.1, 1.5), "erased_area must end at 1 or less"), ("occlusion_probability_2d", 2, "in 0 .. 1"),
     ("zoom", (1.2, 0.8), "zoom must be a range"), ("contrast", (0.0, 1.0), "contrast must be a range"),
     ("shift", -0.1, "shift must be 0 or more"), ("flip_probability", 1.5, "flip_probability must be in 0 .. 1")])
 def test_impossible_settings_are_refused(name, value, message):
