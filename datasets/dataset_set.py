@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from datasets.catalogue import KINDS, DatasetInfo, load_catalogue, normalize_name
 from datasets.registry import list_adapters
+from posepile.data.augmentation import AugmentationConfig, make_augmentation
 from posepile.data.records import MANIFEST_NAME, PreparedDataset
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
@@ -30,7 +31,9 @@ class DatasetSet:
         datasets_3d: examples per batch of every data set with 3D labels.
         datasets_2d: the same for those with 2D labels.
         evaluation: the data sets whose test splits are scored.
-        hyperparameters: settings of the training that this set recommends.
+        hyperparameters: settings of the training that this set recommends, except for these:
+        augmentation: how the training crops vary.
+        dataset_augmentation: the same, by name, for the data sets that have settings of their own.
         own_datasets: the data sets that the file itself declares, by name.
     """
 
@@ -41,6 +44,8 @@ class DatasetSet:
     datasets_2d: dict[str, int] = dataclasses.field(default_factory=dict)
     evaluation: tuple[str, ...] = ()
     hyperparameters: dict = dataclasses.field(default_factory=dict)
+    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
+    dataset_augmentation: dict[str, AugmentationConfig] = dataclasses.field(default_factory=dict)
     own_datasets: dict[str, DatasetInfo] = dataclasses.field(default_factory=dict)
 
     @property
@@ -185,12 +190,17 @@ def _read_set(path: pathlib.Path, content: dict, data_root: pathlib.Path | None)
     if num_3d + num_2d != batch_size:
         raise ValueError(f"{path}: batch_size is {batch_size}, but the examples per batch add up to {num_3d} (3D) + "
                          f"{num_2d} (2D) = {num_3d + num_2d}. Change batch_size or the counts.")
+    hyperparameters = dict(content.get("hyperparameters", {}))
+    augmentation = _read_augmentation(path, "augmentation", hyperparameters.pop("augmentation", {}), AugmentationConfig())
+    dataset_augmentation = _read_dataset_augmentation(path, hyperparameters.pop("dataset_augmentation", {}),
+                                                      [*counts["3d"], *counts["2d"]], augmentation)
     description = content.get("description", "")
     if not isinstance(description, str):
         raise ValueError(f"{path}: description must be a text, not {description!r}")
     return DatasetSet(name=path.stem, description=description, batch_size=batch_size,
                       datasets_3d=counts["3d"], datasets_2d=counts["2d"], evaluation=evaluation,
-                      hyperparameters=content.get("hyperparameters", {}), own_datasets=own_datasets)
+                      hyperparameters=hyperparameters, augmentation=augmentation,
+                      dataset_augmentation=dataset_augmentation, own_datasets=own_datasets)
 
 
 def _read_counts(path: pathlib.Path, key: str, table: dict) -> dict[str, int]:
@@ -215,6 +225,31 @@ def _read_evaluation(path: pathlib.Path, table: dict) -> tuple[str, ...]:
     for name in names:
         _check_name(path, "evaluation", name)
     return tuple(dict.fromkeys(normalize_name(name) for name in names))
+
+
+def _read_augmentation(path: pathlib.Path, key: str, table, base: AugmentationConfig) -> AugmentationConfig:
+    where = f"{path}: [hyperparameters.{key}]"
+    if not isinstance(table, dict):
+        raise ValueError(f"{where} must be a table of settings, not {table!r}")
+    try:
+        return make_augmentation(table, base)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _read_dataset_augmentation(path: pathlib.Path, tables, names: list[str],
+                               base: AugmentationConfig) -> dict[str, AugmentationConfig]:
+    where, result = f"{path}: [hyperparameters.dataset_augmentation]", {}
+    if not isinstance(tables, dict):
+        raise ValueError(f"{where} must hold a table of settings for each data set, not {tables!r}")
+    for name, table in tables.items():
+        normalized = normalize_name(name)
+        if normalized not in names:
+            raise ValueError(f"{where} names {name}, on which the set does not train; valid ones: {', '.join(names)}")
+        if normalized in result:
+            raise ValueError(f"{where} lists {normalized} twice (a hyphen is read as an underscore)")
+        result[normalized] = _read_augmentation(path, f"dataset_augmentation.{name}", table, base)
+    return result
 
 
 def _read_own_dataset(path: pathlib.Path, name: str, entry) -> DatasetInfo:

@@ -1,10 +1,14 @@
-"""Shows what is in a prepared data set: a summary as text, and examples with their labels as a picture."""
+"""Shows what is in a prepared data set: a summary as text, and examples or training crops with their labels as a picture."""
 
 import pathlib
 
 import cv2
 import numpy as np
 
+from posepile.data import augmentation, sampling
+from posepile.data.augmentation import AugmentationConfig
+from posepile.data.batches import crop_examples
+from posepile.data.pictures import Pictures
 from posepile.data.records import MANIFEST_NAME, Example, PreparedDataset, decode_mask
 from posepile.geometry.camera import project
 from posepile.geometry.skeleton import Skeleton
@@ -21,6 +25,7 @@ from posepile.visualization.drawing import (
 
 CELL_SIDE = 320  # px
 MAX_COLUMNS = 6
+_MIN_CROP_CELL = 128  # px; smaller crops are magnified to this or more
 
 
 def describe(dataset: PreparedDataset) -> str:
@@ -63,6 +68,44 @@ def draw_examples(dataset: PreparedDataset, split: str, num_examples: int, seed:
     return len(cells)
 
 
+def draw_augmented(dataset: PreparedDataset, split: str, num_crops: int, seed: int, output: pathlib.Path, *,
+                   config: AugmentationConfig, crop_side: int, pictures: Pictures) -> None:
+    """Writes a contact sheet of augmented crops, each without and with its labels: the crops of this data set with which
+    a training of this seed begins.
+
+    Args:
+        dataset: the data set.
+        split: of the data set.
+        num_crops: how many; may be more than there are examples, each of which comes once per epoch.
+        seed: of the training.
+        output: a PNG file.
+        config: how the crops vary.
+        crop_side: px.
+        pictures: to be pasted.
+    """
+    stream = np.arange(num_crops)
+    positions = sampling.example_positions(seed, dataset.name, dataset.num_examples(split), stream)
+    variations = augmentation.random_variations(config, dataset.kind, seed, dataset.name, stream)
+    geometry = variations["geometry"]
+    crops = crop_examples(dataset, split, positions, crop_side, **variations, pictures=pictures)
+    joints2d, mask = crops[f"joints{dataset.kind}"], crops[f"joints{dataset.kind}_mask"]
+    if dataset.kind == "3d":
+        joints2d = project(np.where(mask[..., None], joints2d, np.nan), crops["intrinsics"])
+    scale = -(-_MIN_CROP_CELL // crop_side)
+    cells, captions = [], []
+    for i, position in enumerate(positions.tolist()):
+        crop = cv2.resize(crops["image"][i], None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        drawn = draw_skeleton(crop, scale * (joints2d[i] + 0.5) - 0.5, dataset.skeleton, mask[i],
+                              style=_pose_style(dataset.skeleton))
+        cells.append(np.hstack([crop, drawn]))
+        captions.append(f"#{position} {'mirrored, ' if geometry['flip'][i] else ''}"
+                        f"rolled {round(np.rad2deg(geometry['roll'][i])):+d} deg, zoom {geometry['zoom'][i]:.2f}")
+    title = (f"{dataset.name}, {split}: the first {num_crops} training crops of seed {seed}, {crop_side} px, skeleton "
+             f"{dataset.skeleton.name}")
+    columns = min(MAX_COLUMNS // 2, max(1, round(num_crops**0.5)))
+    write_png(output, contact_sheet(cells, columns, captions, title=title, legend=SIDE_LEGEND))
+
+
 def draw_example(example: Example, skeleton: Skeleton, side: int) -> np.ndarray:
     """An example's crop, its longer side resized to `side` px, with box, mask outline and joints: projected, or as
     labelled in 2D."""
@@ -77,9 +120,12 @@ def draw_example(example: Example, skeleton: Skeleton, side: int) -> np.ndarray:
     box = np.array([scale * (x + 0.5) - 0.5, scale * (y + 0.5) - 0.5, scale * width, scale * height])
     resized = draw_box(resized, box)
     joints2d = example.joints2d if example.joints3d is None else project(example.joints3d, example.intrinsics)
+    return draw_skeleton(resized, scale * (joints2d + 0.5) - 0.5, skeleton, style=_pose_style(skeleton))
+
+
+def _pose_style(skeleton: Skeleton) -> PoseStyle:
     # Several formats at once lie over each other on the same body: thin lines leave something of it to be seen.
-    style = PoseStyle(width=0.4, rim=False) if len(skeleton.formats) > 1 else PREDICTION_STYLE
-    return draw_skeleton(resized, scale * (joints2d + 0.5) - 0.5, skeleton, style=style)
+    return PoseStyle(width=0.4, rim=False) if len(skeleton.formats) > 1 else PREDICTION_STYLE
 
 
 def _wrapped(words, width: int = 100) -> list[str]:

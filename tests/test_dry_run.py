@@ -139,3 +139,18 @@ def test_own_data_sets_that_are_not_prepared_yet(plan, tmp_path):
 def test_flags_override_the_hyperparameters_of_a_set(plan, tiny_set):
     assert phases_of(plan(f"--dataset-set={tiny_set}"))["initial"]["steps"] == end_to_end.INITIAL_STEPS
     assert phases_of(plan(f"--dataset-set={tiny_set}", "--steps=7"))["initial"]["steps"] == 7
+
+
+def test_augmentation_of_single_data_sets_is_shown_resolved(plan):
+    config = plan("--dataset-set=medium")["config"]
+
+    assert config["augmentation"]["background_probability"] == 0.7
+    realistic = {**config["augmentation"], "background_probability": 0.2}
+    assert config["dataset_augmentation"] == dict.fromkeys(["hspace", "sailvos", "agora"], realistic)
+
+
+def test_folders_of_pictures_and_bad_records(plan, tmp_path):
+    config = plan()["config"]
+    assert (config["occluder_dir"], config["background_dir"], config["skip_bad"]) == ("", "", False)
+    config = plan(f"--occluder-dir={tmp_path}", f"--background-dir={tmp_path}", "--skip-bad")["config"]
+    assert (config["occluder_dir"], config["background_dir"], config["skip_bad"]) == (str(tmp_path), str(tmp_path), True)

@@ -347,6 +347,53 @@ def test_overwrite_deletes_a_run_but_nothing_else(finished_run, tiny_data_root, 
     assert (home / "letter.txt").read_text() == "Dear ..."
 
 
+def test_augmentation_reaches_the_batches(tiny_data_root, tmp_path, monkeypatch):
+    """What the set says about single data sets, the folders of pictures and --skip-bad; the latter may be added later on."""
+    (tmp_path / "tiny.toml").write_text(end_to_end.TINY_SET + """
+        [hyperparameters.augmentation]
+        shift = 0.2
+        [hyperparameters.dataset_augmentation.synthetic-gym]
+        flip_probability = 0.0
+    """)
+    plans, loaded = [], []
+
+    def train_initial(plan, batch_plan, log):
+        plans.append(batch_plan)
+        raise ValueError("far enough")
+
+    def load_pictures(*arguments):
+        loaded.append(arguments)
+        return pictures
+
+    pictures = train.load_pictures(64)
+    monkeypatch.setattr(train.backend, "configure", lambda seed, precision: None)
+    monkeypatch.setattr(train, "train_initial", train_initial)
+    monkeypatch.setattr(train, "load_pictures", load_pictures)
+    arguments = [f"--dataset-set={tmp_path / 'tiny.toml'}", f"--data-root={tiny_data_root}", f"--workdir={tmp_path / 'run'}",
+                 f"--background-dir={tmp_path}"]
+
+    for options in ([], ["--skip-bad"]):
+        assert end_to_end.exit_message(train.main, *arguments, *options) == "error: far enough"
+
+    assert [plan.skip_bad for plan in plans] == [False, True]
+    assert loaded == [(64, "", str(tmp_path))] * 2 and plans[0].pictures is pictures
+    flips = {part.dataset.name: part.augmentation.flip_probability for part in plans[0].parts}
+    assert flips == {"synthetic_studio": 0.5, "synthetic_street": 0.5, "synthetic_gym": 0.0, "synthetic_garden": 0.5,
+                     "synthetic_photos": 0.5}
+    assert {part.augmentation.shift for part in plans[0].parts} == {0.2}
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["dataset_augmentation"] == {"synthetic_gym": {**settings["augmentation"], "flip_probability": 0.0}}
+
+
+@pytest.mark.parametrize("option", ["occluder-dir", "background-dir"])
+def test_missing_folder_of_pictures(tmp_path, option):
+    message = end_to_end.exit_message(train.main, f"--{option}={tmp_path / 'gone'}", f"--workdir={tmp_path / 'run'}",
+                                      f"--data-root={tmp_path / 'data'}")
+
+    assert message == f"error: --{option}: there is no folder {tmp_path / 'gone'}"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_phase_without_the_one_before(tiny_data_root, tiny_set, tmp_path, monkeypatch):
     monkeypatch.setattr(train.backend, "configure", lambda seed, precision: None)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from posepile.data.sampling import stateless_uniform, stream_key
 
+MAX_OCCLUDERS_PER_CROP = 100
 _GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
@@ -82,8 +83,9 @@ class AugmentationConfig:
         for name in ("partial_visibility_side", "erased_area"):
             if getattr(self, name)[1] > 1:
                 raise ValueError(f"augmentation {name} must end at 1 or less, got {list(getattr(self, name))}")
-        if any(count != int(count) for count in self.num_occluders):
-            raise ValueError(f"augmentation num_occluders must be two whole numbers, got {list(self.num_occluders)}")
+        if any(count != int(count) or count > MAX_OCCLUDERS_PER_CROP for count in self.num_occluders):
+            raise ValueError(f"augmentation num_occluders must be two whole numbers up to {MAX_OCCLUDERS_PER_CROP}, got "
+                             f"{list(self.num_occluders)}")
 
 
 NO_AUGMENTATION = AugmentationConfig(
@@ -149,6 +151,23 @@ class Occlusion:
     noise: np.ndarray
     num_objects: np.ndarray
     objects: np.ndarray
+
+
+def random_variations(config: AugmentationConfig, kind: str, seed: int, dataset_name: str, stream: np.ndarray) -> dict:
+    """All that varies in crops: the keyword arguments geometry, color, background and occlusion of
+    `batches.crop_examples`.
+
+    Args:
+        config: the ranges.
+        kind: "3d" or "2d", the labels of the data set.
+        seed: of the run.
+        dataset_name: of the examples.
+        stream: [n] int64 stream positions of the examples.
+    """
+    return {"geometry": random_geometry(config, seed, dataset_name, stream),
+            "color": random_color_transform(config, seed, dataset_name, stream),
+            "background": random_background(config, seed, dataset_name, stream),
+            "occlusion": random_occlusion(config, kind, seed, dataset_name, stream)}
 
 
 def random_geometry(config: AugmentationConfig, seed: int, dataset_name: str,

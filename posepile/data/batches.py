@@ -15,7 +15,7 @@ takes the person mask along as a fourth channel, what is pasted, and one colour 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -238,15 +238,10 @@ def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: 
     stream = sampling.stream_positions(step, part.examples_per_batch, num_steps)
     stream = stream.reshape(num_steps, part.examples_per_batch)[:, part.offsets].ravel()
     positions = sampling.example_positions(seed, dataset.name, dataset.num_examples(split), stream)
-    which = seed, dataset.name, stream
+    variations = augmentation.random_variations(config, dataset.kind, seed, dataset.name, stream)
     for _ in range(_MAX_SUBSTITUTIONS):
         try:
-            return crop_examples(
-                dataset, split, positions, plan.crop_side,
-                geometry=augmentation.random_geometry(config, *which),
-                color=augmentation.random_color_transform(config, *which),
-                background=augmentation.random_background(config, *which),
-                occlusion=augmentation.random_occlusion(config, dataset.kind, *which), pictures=plan.pictures)
+            return crop_examples(dataset, split, positions, plan.crop_side, **variations, pictures=plan.pictures)
         except UnusableExampleError as error:
             if not plan.skip_bad:
                 raise
@@ -301,7 +296,6 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
     joints = np.array([getattr(example, f"joints{dataset.kind}") for example in examples], np.float64)
     intrinsics = np.array([example.intrinsics for example in examples], np.float64)
     bbox = np.array([example.bbox for example in examples], np.float64)
-    _check_boxes_and_cameras(dataset, split, positions, intrinsics, bbox)
     geometry = dict(geometry or {})
     crop_intrinsics, rotation = camera.crop_cameras(intrinsics, bbox, crop_side, **geometry)
     image_to_crop = camera.crop_homography(intrinsics, crop_intrinsics, rotation)
@@ -311,7 +305,7 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
 
     images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
     for row, example in enumerate(examples):
-        where = functools.partial(dataset.where, split, int(positions[row]))
+        where = dataset.where(split, int(positions[row]))
         is_replaced = background is not None and bool(background.is_replaced[row])
         try:
             image, alpha = _decode(example, reductions[row], where, with_mask=is_replaced)
@@ -430,18 +424,6 @@ def _read_row(dataset: PreparedDataset, split: str, position: int, row: int) -> 
     return example
 
 
-def _check_boxes_and_cameras(dataset, split, positions, intrinsics, bbox):
-    """Raises: UnusableExampleError for the first box without extent, or intrinsics that are not invertible."""
-    focal = intrinsics[:, [0, 1], [0, 1]]
-    good = (np.isfinite(intrinsics).all(axis=(1, 2)) & (focal > 0).all(axis=1) & np.isfinite(bbox).all(axis=1)
-            & (bbox[:, 2:] > 0).all(axis=1))
-    if not good.all():
-        row = int(np.argmin(good))
-        where = dataset.where(split, int(positions[row]))
-        raise UnusableExampleError(f"{where}: expected a box of positive size and positive focal lengths, got the box "
-                                   f"{bbox[row].tolist()} and intrinsics {intrinsics[row].tolist()}. {_ADVICE}", row)
-
-
 def _decoding_reductions(intrinsics: np.ndarray, crop_intrinsics: np.ndarray) -> np.ndarray:
     """[n] int64: by which power of two to shrink images while decoding, so that the warp, which averages over one
     source pixel only, shrinks them by less than two."""
@@ -449,24 +431,18 @@ def _decoding_reductions(intrinsics: np.ndarray, crop_intrinsics: np.ndarray) ->
     return 2 ** np.clip(np.floor(np.log2(shrinking)), 0, np.log2(_MAX_REDUCTION)).astype(np.int64)
 
 
-def _decode(example: Example, reduction: int, where: Callable[[], str],
+def _decode(example: Example, reduction: int, where: str,
             with_mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """The image, [height, width, 3] uint8 RGB, `reduction` times smaller, and the mask, [height, width] uint8, 0 or
-    255, if it is asked for and there is a usable one. The decoder's scaled transform averages and costs less, too."""
-    image = None
-    if example.image:
-        flags = cv2.IMREAD_COLOR_RGB | (0 if reduction == 1 else 8 * reduction)  # 16, 32, 64: OpenCV's IMREAD_REDUCED_*
-        image = cv2.imdecode(np.frombuffer(example.image, np.uint8), flags)
-    if image is None:
-        raise CorruptRecordError(f"{where()}: the image cannot be decoded. {_ADVICE}")
-    runs = example.mask_rle
+    255, if it is asked for and there is a usable one. Raises: CorruptRecordError."""
+    image, runs = example.decode_image(where, reduction), example.mask_rle
     if not with_mask or runs is None or runs[1::2].sum() < MIN_MASKED_SHARE * example.bbox[2] * example.bbox[3]:
         return image, None
     height, width = image.shape[:2] if reduction == 1 else jpeg_size(example.image)
     try:
         mask = decode_mask(runs, height, width, value=255)
     except ValueError as error:
-        raise CorruptRecordError(f"{where()}: {error}. {_ADVICE}") from error
+        raise CorruptRecordError(f"{where}: {error}") from error
     if reduction > 1:
         mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_AREA)
     return image, mask

@@ -16,7 +16,6 @@ import numpy as np
 
 from posepile.data.procedural_objects import OBJECTS, draw_occluder
 from posepile.data.procedural_scenes import SCENES, draw_background
-from posepile.data.records import jpeg_size
 from posepile.data.sampling import evenly_spread
 
 MAX_OCCLUDERS = 256
@@ -174,14 +173,31 @@ def _stored_size(data: bytes) -> tuple[int, int]:
     """Height and width by the header. Raises: ValueError if it is none of a JPEG, PNG or WebP file."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
-    if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        return jpeg_size(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp_size(data)
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_size(data)
+    raise ValueError("unknown signature")
+
+
+def _webp_size(data):
     if data[12:16] == b"VP8X":  # extended: 24 bits each, less 1
         return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
     if data[12:16] == b"VP8L":  # lossless: 14 bits each, less 1, behind a signature
         bits = int.from_bytes(data[21:25], "little")
         return (bits >> 14) % 2**14 + 1, bits % 2**14 + 1
     return int.from_bytes(data[28:30], "little") % 2**14, int.from_bytes(data[26:28], "little") % 2**14
+
+
+def _jpeg_size(data):
+    """Unlike `records.jpeg_size` for any JPEG, progressive ones and those with odd segments too."""
+    offset = 2
+    while offset + 9 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame; these are tables and extensions
+            return int.from_bytes(data[offset + 5:offset + 7]), int.from_bytes(data[offset + 7:offset + 9])
+        offset += 1 if marker == 0xFF else 2 + int.from_bytes(data[offset + 2:offset + 4])  # 0xFF may be repeated
+    raise ValueError("no frame header")
 
 
 def _decode(path: pathlib.Path, data: bytes, flags: int) -> np.ndarray:

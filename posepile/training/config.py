@@ -43,6 +43,9 @@ class TrainConfig:
         pseudo_labels_per_dataset: at most so many images of each.
         checkpoint_interval: steps.
         augmentation: how the training crops vary.
+        dataset_augmentation: the same, by name, for the data sets that have settings of their own.
+        occluder_dir, background_dir: folders of pictures to paste before and behind people; empty: drawn ones.
+        skip_bad: take another example of the data set in place of one whose record cannot be used, instead of stopping.
         seed: of everything random.
 
     Raises: ValueError listing the valid values of a setting.
@@ -68,6 +71,10 @@ class TrainConfig:
     pseudo_labels_per_dataset: int = 20_000
     checkpoint_interval: int = 2000
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
+    dataset_augmentation: dict[str, AugmentationConfig] = dataclasses.field(default_factory=dict)
+    occluder_dir: str = ""
+    background_dir: str = ""
+    skip_bad: bool = False
     seed: int = 1
 
     def __post_init__(self):
@@ -136,14 +143,12 @@ def make_config(hyperparameters: Mapping[str, Any], overrides: Mapping[str, Any]
             default = fields[name].default_factory()
         if isinstance(value, list):
             values[name] = value = tuple(value)
-        if name == "augmentation" and isinstance(value, Mapping):
-            values[name] = value = _make_augmentation(value)
         expected = int if default is None else type(default)
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
             values[name] = float(value)
         elif expected is str and isinstance(value, int):
             values[name] = str(value)
-        elif not isinstance(value, expected) or isinstance(value, bool):
+        elif not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             raise ValueError(f"{name} must be a {expected.__name__}, got {value!r}")
     backbone = values.get("backbone", TrainConfig.backbone)
     if "backbone_weights" not in values and backbone in list_backbones() and backbone_info(backbone).imagenet_file is None:
@@ -160,13 +165,6 @@ def cpu_has_bfloat16() -> bool:
     except OSError:
         return False
     return bool({"avx512_bf16", "amx_bf16"} & set(flags))
-
-
-def _make_augmentation(table):
-    fields = [f.name for f in dataclasses.fields(AugmentationConfig)]
-    if unknown := set(table) - set(fields):
-        raise ValueError(f"unknown augmentation settings {sorted(unknown)}; valid ones: {', '.join(fields)}")
-    return AugmentationConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 
 
 def _check_choice(name, value, choices):

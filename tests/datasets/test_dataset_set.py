@@ -1,5 +1,7 @@
 """Tests of datasets/dataset_set.py and of the sets that come with the project."""
 
+import dataclasses
+import json
 import pathlib
 import re
 
@@ -14,6 +16,7 @@ from datasets.dataset_set import (
     missing_datasets,
     missing_datasets_message,
 )
+from posepile.data.augmentation import AugmentationConfig
 from posepile.data.records import write_json
 from posepile.geometry.skeleton import load_skeleton, merge_skeletons
 
@@ -183,6 +186,72 @@ def test_missing_datasets(write_set, tmp_path, monkeypatch):
     assert not is_prepared("mpi_inf_3dhp", tmp_path) and is_prepared("3dpw", tmp_path)
 
 
+# Section 2 of the method.
+@pytest.mark.parametrize(("name", "datasets"), [
+    ("demo", set()), ("small", set()), ("medium", {"sailvos", "agora", "hspace"}),
+    ("full", {"sailvos", "agora", "spec", "hspace"})])
+def test_realistic_backgrounds_are_replaced_less_often(name, datasets):
+    dataset_set = load_dataset_set(name)
+    assert dataset_set.dataset_augmentation == dict.fromkeys(datasets, AugmentationConfig(background_probability=0.2))
+
+
+def test_augmentation_of_single_data_sets(write_set):
+    dataset_set = load_dataset_set(write_set(GOOD_SET + """
+[hyperparameters.augmentation]
+zoom = [1, 1.5]
+roll_degrees = 5
+[hyperparameters.dataset_augmentation.h36m]
+roll_degrees = 10
+[hyperparameters.dataset_augmentation]
+mpi-inf-3dhp = {num_occluders = [2, 3], erased_area = [0.1, 0.2]}
+coco.zoom = [0.5, 1]
+"""))
+    general = AugmentationConfig(zoom=(1.0, 1.5), roll_degrees=5.0)
+    assert dataset_set.augmentation == general
+    assert dataset_set.dataset_augmentation == {
+        "h36m": dataclasses.replace(general, roll_degrees=10.0),
+        "mpi_inf_3dhp": dataclasses.replace(general, num_occluders=(2, 3), erased_area=(0.1, 0.2)),
+        "coco": dataclasses.replace(general, zoom=(0.5, 1.0))}
+    assert isinstance(dataset_set.augmentation.roll_degrees, float) and isinstance(dataset_set.augmentation.zoom[0], float)
+    assert isinstance(dataset_set.dataset_augmentation["mpi_inf_3dhp"].num_occluders[0], int)
+    assert dataset_set.hyperparameters == {"crop_side": 128}
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    ("augmentation = 3", r"mine.toml: \[hyperparameters.augmentation\] must be a table of settings, not 3"),
+    ("augmentation.blur = 3",
+     r"mine.toml: \[hyperparameters.augmentation\]: unknown augmentation settings blur; valid ones: shift, .*contrast"),
+    ("augmentation.zoom = [1.5, 1]", r"\[hyperparameters.augmentation\]: augmentation zoom must be a range"),
+    ("dataset_augmentation = 0.2", r"\[hyperparameters.dataset_augmentation\] must hold a table .* each data set, not 0.2"),
+    ("dataset_augmentation.h36m = 0.2",
+     r"mine.toml: \[hyperparameters.dataset_augmentation.h36m\] must be a table of settings, not 0.2"),
+    ("dataset_augmentation.h36m.blur = 1",
+     r"mine.toml: \[hyperparameters.dataset_augmentation.h36m\]: unknown .* blur; valid ones: shift, "),
+    ("dataset_augmentation.h36m.flip_probability = 1.5", r"dataset_augmentation.h36m\]: .*flip_probability must be in 0 .. 1"),
+    ("dataset_augmentation.sailvos.shift = 0.2",
+     r"mine.toml: \[hyperparameters.dataset_augmentation\] names sailvos, on .*; valid ones: h36m, mpi_inf_3dhp, coco$"),
+    ("dataset_augmentation.3dpw.shift = 0.2", "names 3dpw, on which the set does not train"),  # evaluated, not trained on
+    ("dataset_augmentation.mpi-inf-3dhp.shift = 0.2\ndataset_augmentation.mpi_inf_3dhp.zoom = [1, 1]",
+     "lists mpi_inf_3dhp twice"),
+])
+def test_bad_augmentation_tables_are_refused(write_set, lines, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset_set(write_set(GOOD_SET + lines))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentationConfig)])
+def test_every_augmentation_setting_refuses_values_of_the_wrong_kind(write_set, name):
+    is_range = isinstance(getattr(AugmentationConfig(), name), tuple)
+    wrong = ['"1"', "true", "{}", "nan", "inf", "-1", "[]", "[1]", "[1, 2, 3]", '[1, "1"]', "[true, 1]", "[nan, 1]", "[1, inf]",
+             "[-1, 1]", "[2, 1]"]
+    wrong += ["1", "1.0"] if is_range else ["[1, 2]"]
+    wrong += ["[1.0, 2.0]"] if name == "num_occluders" else []
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"dataset_augmentation.h36m\]: augmentation {name} must .*, got ") as error:
+            load_dataset_set(write_set(GOOD_SET + f"[hyperparameters.dataset_augmentation.h36m]\n{name} = {value}"))
+        assert "\n" not in str(error.value)
+
+
 def test_a_folder_without_manifest_is_not_prepared(tmp_path):
     (tmp_path / "h36m").mkdir()
     (tmp_path / "h36m" / "train-00000-of-00001.tfrecord").touch()
@@ -250,3 +319,14 @@ def test_the_documented_example_can_be_read(write_set):
     dataset_set = load_dataset_set(write_set("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL))))
     assert dataset_set.datasets_3d == {"h36m": 24, "our_rig": 24} and dataset_set.datasets_2d == {"coco": 16}
     assert dataset_set.own_datasets["our_rig"].kind == "3d"
+
+
+def test_the_documented_augmentation(write_set):
+    text = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text()
+    settings = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE))
+    assert list(settings) == [field.name for field in dataclasses.fields(AugmentationConfig)]
+    for name, default in settings.items():
+        assert json.loads(default) == pytest.approx(getattr(AugmentationConfig(), name), abs=5e-4), name
+    dataset_set = load_dataset_set(write_set(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1]))
+    assert dataset_set.hyperparameters == {"occluder_dir": "pictures/objects", "background_dir": "pictures/photos"}
+    assert dataset_set.dataset_augmentation == {"sailvos": AugmentationConfig(roll_degrees=15, background_probability=0.2)}

@@ -110,7 +110,7 @@ def test_what_is_pasted_is_independent_of_geometry_and_colour():
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("num_occluders", (1.5, 3), "num_occluders must be two whole numbers"),
+    ("num_occluders", (1.5, 3), "num_occluders must be two whole numbers"), ("num_occluders", (1, 10**9), "up to 100"),
     ("erased_area", (0.1, 1.5), "erased_area must end at 1 or less"), ("occlusion_probability_2d", 2, "in 0 .. 1"),
     ("zoom", (1.2, 0.8), "zoom must be a range"), ("contrast", (0.0, 1.0), "contrast must be a range"),
     ("shift", -0.1, "shift must be 0 or more"), ("flip_probability", 1.5, "flip_probability must be in 0 .. 1")])

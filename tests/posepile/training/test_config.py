@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from posepile.data.augmentation import AugmentationConfig
 from posepile.training import config
 from posepile.training.config import TrainConfig, make_config
 
@@ -23,17 +24,22 @@ def test_defaults_are_the_published_settings():
     assert defaults.autoencoder_l1 == 0.6
     assert defaults.ghost_batch_size == "16"
     assert (defaults.augmentation.zoom, defaults.augmentation.roll_degrees) == ((0.75, 1.25), 20.0)
+    assert (defaults.occluder_dir, defaults.background_dir, defaults.skip_bad) == ("", "", False)
 
 
 def test_the_user_overrides_the_set_which_overrides_the_defaults():
     result = make_config({"crop_side": 128, "seed": 4, "base_learning_rate": 1, "backbone": "tiny", "ghost_batch_size": 8,
-                          "num_latents": 24, "pseudo_label_datasets": ["a", "b"], "augmentation": {"zoom": [0.9, 1.1]}},
-                         {"seed": 5, "crop_side": None, "backbone_weights": "none"})
+                          "num_latents": 24, "pseudo_label_datasets": ["a", "b"], "skip_bad": True, "occluder_dir": "mine"},
+                         {"seed": 5, "crop_side": None, "backbone_weights": "none", "occluder_dir": "",
+                          "dataset_augmentation": {"a": AugmentationConfig(shift=0.2)}})
     assert (result.crop_side, result.seed, result.num_latents) == (128, 5, 24)
     assert isinstance(result.base_learning_rate, float)
     assert result.ghost_batch_size == "8"
     assert result.pseudo_label_datasets == ("a", "b")
-    assert (result.augmentation.zoom, result.augmentation.roll_degrees) == ((0.9, 1.1), 20.0)
+    assert result.skip_bad is True
+    assert result.occluder_dir == ""  # "--occluder-dir=" goes back to drawn pictures
+    assert result.dataset_augmentation["a"].shift == 0.2
+    assert make_config({"skip_bad": True}, {"skip_bad": False}).skip_bad is False
 
 
 @pytest.mark.parametrize(("hyperparameters", "message"), [
@@ -53,7 +59,9 @@ def test_the_user_overrides_the_set_which_overrides_the_defaults():
     ({"initial_steps": 0}, "initial_steps must be 1 or more, got 0"),
     ({"checkpoint_interval": -1}, "checkpoint_interval must be 1 or more"),
     ({"bn_inference_steps": -1}, "bn_inference_steps must not be negative"),
-    ({"augmentation": {"blur": 1}}, r"unknown augmentation settings \['blur'\]; valid ones: .*brightness"),
+    ({"skip_bad": "yes"}, "skip_bad must be a bool, got 'yes'"),
+    ({"skip_bad": 1}, "skip_bad must be a bool, got 1"),
+    ({"background_dir": ["a"]}, "background_dir must be a str"),
     ({"augmentation": 3}, "augmentation must be an? AugmentationConfig"),
 ])
 def test_wrong_settings(hyperparameters, message):
