@@ -15,6 +15,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.input_pipeline --json
 	$(BIN)/python -m benchmarks.synthetic --json
 	$(BIN)/python -m benchmarks.ghost_batchnorm
 

@@ -27,6 +27,8 @@ from datasets import flags as common_flags
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
+from posepile.data.pictures import Pictures, load_pictures
+from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset, write_json
 from posepile.evaluation import benchmark
 from posepile.evaluation.run_report import write_run_report
@@ -60,6 +62,12 @@ _GHOST_BATCH_SIZE = flags.DEFINE_string("ghost_batch_size", None, "Examples per 
 _PRECISION = flags.DEFINE_string("precision", None, f"One of {', '.join(configs.PRECISIONS)}.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Base learning rate.")
 _CHECKPOINT_INTERVAL = flags.DEFINE_integer("checkpoint_interval", None, "Steps between checkpoints.", lower_bound=1)
+_OCCLUDER_DIR = flags.DEFINE_string("occluder_dir", None, "Folder of RGBA pictures of objects to paste over people; default: "
+                                    "drawn ones.")
+_BACKGROUND_DIR = flags.DEFINE_string("background_dir", None, "Folder of photographs to put behind people whose mask is "
+                                      "known; default: drawn ones.")
+_SKIP_BAD = flags.DEFINE_bool("skip_bad", None, "Take another example in place of one whose record cannot be used, instead of "
+                              "stopping.")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1)
 flags.declare_key_flag("data_root")  # for --help
 
@@ -116,7 +124,12 @@ def make_plan() -> RunPlan:
         "initial_steps": _STEPS.value, "finetune_steps": _FINETUNE_STEPS.value,
         "bn_inference_steps": _BN_INFERENCE_STEPS.value, "ghost_batch_size": _GHOST_BATCH_SIZE.value,
         "precision": _PRECISION.value, "base_learning_rate": _LEARNING_RATE.value, "seed": _SEED.value,
-        "consistency": _CONSISTENCY.value, "checkpoint_interval": _CHECKPOINT_INTERVAL.value})
+        "consistency": _CONSISTENCY.value, "checkpoint_interval": _CHECKPOINT_INTERVAL.value,
+        "occluder_dir": _OCCLUDER_DIR.value, "background_dir": _BACKGROUND_DIR.value, "skip_bad": _SKIP_BAD.value,
+        "augmentation": dataset_set.augmentation, "dataset_augmentation": dataset_set.dataset_augmentation})
+    for name, folder in (("occluder-dir", config.occluder_dir), ("background-dir", config.background_dir)):
+        if folder and not pathlib.Path(folder).is_dir():
+            raise ValueError(f"--{name}: there is no folder {folder}")
     config.group_sizes(dataset_set.num_3d, dataset_set.num_2d)  # refuses now what does not fit the batch
     workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / dataset_set.name)
     return RunPlan(dataset_set, config, tuple(_PHASES.value), data_root, RunDirectory(workdir))
@@ -156,15 +169,17 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
     settings = {**dataclasses.asdict(config), "dataset_set": plan.dataset_set.name,
                 "examples_per_batch": plan.dataset_set.datasets_3d | plan.dataset_set.datasets_2d,
                 "evaluation": plan.dataset_set.evaluation}
+    del settings["skip_bad"]  # a training that has stopped at a bad record may go on without it
     to_render = embedded_to_render(plan)
+    pictures = load_pictures(config.crop_side, config.occluder_dir, config.background_dir)
     run.open(settings, overwrite)
     with run.locked():
         if to_render:
             run.run_part("prepare", lambda: render(to_render, plan.data_root), again=True)
-        run_phases(plan)
+        run_phases(plan, pictures)
 
 
-def run_phases(plan: RunPlan) -> None:
+def run_phases(plan: RunPlan, pictures: Pictures) -> None:
     """Everything after the data are there."""
     run, config = plan.run, plan.config
     backend.configure(config.seed, config.precision)
@@ -172,7 +187,8 @@ def run_phases(plan: RunPlan) -> None:
     batch_plan = BatchPlan(
         [(datasets[n], count) for n, count in plan.dataset_set.datasets_3d.items()],
         [(datasets[n], count) for n, count in plan.dataset_set.datasets_2d.items()],
-        config.crop_side, augmentation=config.augmentation)
+        config.crop_side, augmentation=config.augmentation, dataset_augmentation=config.dataset_augmentation,
+        pictures=pictures, skip_bad=config.skip_bad)
     log = RunLog(run.path)
     if "initial" in plan.phases:
         run.run_part("initial", lambda: train_initial(plan, batch_plan, log))
@@ -248,13 +264,14 @@ def train_phase(plan, batch_plan, log, name, model, weak_perspective_steps, proj
     trainer = PoseTrainer(model, settings, seed=config.seed)
     # The two phases draw different batches: fine-tuning goes on in the epochs where the initial phase ended.
     offset = 0 if name == "initial" else config.initial_steps
-    stream = backend.batch_stream(batch_plan, config.seed, offset + phase.steps)
+    statistics = QueueStatistics(batch_plan)
+    stream = backend.batch_stream(batch_plan, config.seed, statistics)
     with stop_requested() as should_stop:
         training_phases.run_phase(
             trainer, phase, lambda step: stream(offset + step), run_dir=plan.run.path, log=log,
             weight_decay=config.weight_decay, checkpoint_interval=config.checkpoint_interval,
             should_stop=should_stop, jit_compile=default_jit_compile(),
-            blame=lambda batch: training_phases.blame_datasets(trainer, batch, batch_plan))
+            blame=lambda batch: training_phases.blame_datasets(trainer, batch, batch_plan), statistics=statistics)
     save_model(model, plan.run.path / ("initial.keras" if name == "initial" else "finetuned.keras"))
 
 

@@ -1,4 +1,4 @@
-"""Prepares data sets and shows what is in them: `python -m datasets list | prepare | inspect`."""
+"""Prepares data sets and shows what is in them: `python -m datasets list | prepare | verify | inspect`."""
 
 import argparse
 import json
@@ -9,10 +9,15 @@ from collections.abc import Sequence
 
 from datasets.catalogue import load_catalogue, normalize_name
 from datasets.cropping import PERSON_SIDE
+from datasets.dataset_set import load_dataset_set
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import list_adapters, load_adapter
+from posepile.data.augmentation import AugmentationConfig
+from posepile.data.pictures import load_pictures
 from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
 
+CROP_SIDE = 256  # px, of training crops
+CROP_OPTIONS = ("dataset_set", "crop_side", "occluder_dir", "background_dir")
 INTERRUPTED_EXIT_CODE = 130  # the shell's code for Ctrl-C
 # What a user can cause; anything else is a bug and shows its traceback.
 _USER_ERRORS = (ValueError, OSError, PrepareError)
@@ -23,14 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except _USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,16 +65,39 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--skip-bad", action="store_true",
                            help="leave out unreadable examples and list them in the manifest instead of stopping")
     preparing.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    preparing.add_argument("--scheduler", metavar="HOST:PORT", help="work on the dask cluster of this scheduler; its "
+                           "machines need the same software and see the same folders")
     preparing.add_argument("--person-side", type=int, default=PERSON_SIDE, metavar="PX",
                            help=f"longer side of a person's box in its crop (default: {PERSON_SIDE})")
     preparing.add_argument("--overwrite", action="store_true", help="begin anew, whatever is there")
+
+    verifying = command("verify", _verify, "Checks all that can be wrong with prepared data sets: files, checksums, records, "
+                        "images, cameras, labels. The exit code is 1 if something is.")
+    verifying.add_argument("names", nargs="+", metavar="NAME")
+    verifying.add_argument("--splits", type=_comma_separated, metavar="SPLIT[,SPLIT]",
+                           help=f"of {', '.join(SPLITS)} (default: all)")
+    verifying.add_argument("--sample", type=int, metavar="N",
+                           help="look into N records of each split, evenly spread; files and checksums are checked anyway "
+                           "(default: all records)")
+    verifying.add_argument("--skip-bad", action="store_true", help="list bad records, but accept a data set that has some")
+    verifying.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    verifying.add_argument("--json", action="store_true", help="print a JSON object per data set, one a line")
 
     inspecting = command("inspect", _inspect, "Draws examples of a prepared data set with their labels.")
     inspecting.add_argument("name", metavar="NAME")
     inspecting.add_argument("--split", choices=SPLITS, help="default: the first there is")
     inspecting.add_argument("--num", type=int, default=24, metavar="N", help="how many examples (default: 24)")
-    inspecting.add_argument("--output", type=pathlib.Path, metavar="FILE.png", help="default: NAME-SPLIT.png")
+    inspecting.add_argument("--output", type=pathlib.Path, metavar="FILE.png",
+                            help="default: NAME-SPLIT.png, or NAME-SPLIT-augmented.png")
     inspecting.add_argument("--seed", type=int, default=0, help="chooses the examples (default: 0)")
+    inspecting.add_argument("--augmented", action="store_true",
+                            help="draw the crops with which a training of this seed begins, each without and with its labels")
+    crops = inspecting.add_argument_group("training crops, with --augmented")
+    crops.add_argument("--dataset-set", metavar="SET", help="name or file of the set whose settings are taken "
+                       "(default: the published augmentation)")
+    crops.add_argument("--crop-side", type=int, metavar="PX", help=f"default: that of the set, else {CROP_SIDE}")
+    crops.add_argument("--occluder-dir", metavar="DIR", help="as for train.py (default: that of the set)")
+    crops.add_argument("--background-dir", metavar="DIR", help="as for train.py (default: that of the set)")
     return parser
 
 
@@ -122,8 +149,8 @@ def _prepare(options: argparse.Namespace) -> None:
     for adapter, raw_dir in zip(adapters, raw_dirs, strict=True):
         manifest = prepare(
             adapter, raw_dir, options.data_root, name=options.name, splits=options.splits, limit=options.limit,
-            skip_bad=options.skip_bad, workers=options.workers, person_side=options.person_side,
-            overwrite=options.overwrite)
+            skip_bad=options.skip_bad, workers=options.workers, scheduler=options.scheduler,
+            person_side=options.person_side, overwrite=options.overwrite)
         print(f"{manifest['name']}: {_summary(manifest)} in {options.data_root / manifest['name']}")
         for entry in manifest["skipped"][:5]:
             print(f"  skipped {entry['where']}: {entry['reason']}")
@@ -151,17 +178,50 @@ def _summary(manifest: dict) -> str:
     return counts + (f", {len(manifest['skipped'])} skipped" if manifest["skipped"] else "")
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from datasets.verification import verify
+
+    reports = []
+    for name in options.names:
+        reports.append(verify(options.data_root / normalize_name(name), splits=options.splits, sample=options.sample,
+                              skip_bad=options.skip_bad, workers=options.workers))
+        print(json.dumps(reports[-1].to_dict()) if options.json else reports[-1].to_text(), flush=True)
+    return 0 if all(report.is_right for report in reports) else 1
+
+
 def _inspect(options: argparse.Namespace) -> None:
-    from datasets.inspection import describe, draw_examples  # only this command draws
+    from datasets.inspection import describe, draw_augmented, draw_examples  # only this command draws
 
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; expected 1 or more")
+    if not options.augmented and (given := [name for name in CROP_OPTIONS if getattr(options, name) is not None]):
+        raise ValueError(f"--{given[0].replace('_', '-')} is for training crops; add --augmented")
     dataset = PreparedDataset(options.data_root / normalize_name(options.name))
     split = options.split or dataset.splits()[0]
-    output = options.output or pathlib.Path(f"{dataset.name}-{split}.png")
-    num_drawn = draw_examples(dataset, split, options.num, options.seed, output)
+    output = options.output or pathlib.Path(f"{dataset.name}-{split}{'-augmented' if options.augmented else ''}.png")
+    if options.augmented:
+        draw_augmented(dataset, split, options.num, options.seed, output, **_crop_settings(dataset.name, options))
+        drawn = f"{options.num} training crops"
+    else:
+        drawn = f"{draw_examples(dataset, split, options.num, options.seed, output)} examples"
     print(describe(dataset))
-    print(f"{num_drawn} examples of {split} drawn in {output}")
+    print(f"{drawn} of {split} drawn in {output}")
+
+
+def _crop_settings(name: str, options: argparse.Namespace) -> dict:
+    """What `draw_augmented` needs to know of a training on a dataset set; options override what the set says."""
+    config, settings = AugmentationConfig(), {"crop_side": CROP_SIDE, "occluder_dir": "", "background_dir": ""}
+    kinds = {key: type(value) for key, value in settings.items()}
+    if options.dataset_set is not None:
+        dataset_set = load_dataset_set(options.dataset_set, options.data_root)
+        config = dataset_set.dataset_augmentation.get(name, dataset_set.augmentation)
+        settings |= {key: dataset_set.hyperparameters[key] for key in kinds if key in dataset_set.hyperparameters}
+    settings |= {key: getattr(options, key) for key in kinds if getattr(options, key) is not None}
+    if wrong := [key for key in kinds if not isinstance(settings[key], kinds[key])]:
+        raise ValueError(f"{wrong[0]} must be a {kinds[wrong[0]].__name__}, got {settings[wrong[0]]!r}")
+    if settings["crop_side"] < 1:
+        raise ValueError(f"crop_side must be 1 px or more, got {settings['crop_side']}")
+    return {"config": config, "crop_side": settings["crop_side"], "pictures": load_pictures(**settings)}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from posepile.geometry.camera import (
     Camera,
     crop_cameras,
     crop_homography,
+    lens_radius,
     project,
     transform,
     undistort_pixels,
@@ -36,7 +37,6 @@ JPEG_QUALITY = 95
 MIN_POSE_EXTENT_MM, MAX_POSE_EXTENT_MM = 100.0, 10_000.0  # beyond: the pose is not in millimetres
 MIN_JOINTS_FOR_CHECKS = 5  # fewer labelled joints may be a face, or the one hand that is in view
 _IMREAD_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION  # labels refer to the pixels as stored
-_MAX_LENS_RADIUS = 10.0  # in units of the focal length; where the search for a lens model's validity ends
 
 
 def crop_example(raw: RawExample, person_side: int = PERSON_SIDE) -> Example:
@@ -49,7 +49,7 @@ def crop_example(raw: RawExample, person_side: int = PERSON_SIDE) -> Example:
             times.
 
     Returns: the record. Its crop is in general not square and its principal point not central, since it ends where the
-        image does.
+        image does. 2D labels where the lens model has no inverse become nan.
     Raises: ValueError naming the wrong field of `raw`, and the image file where that cannot be read.
     """
     bbox = _checked_bbox(raw.bbox)
@@ -210,7 +210,7 @@ def _usable_distortion(distortion, joints3d_camera):
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         radius = np.linalg.norm(joints3d_camera[:, :2], axis=1) / np.abs(joints3d_camera[:, 2])
-    return distortion if np.nanmin(radius) < _lens_radius(distortion) else None
+    return distortion if np.nanmin(radius) < lens_radius(distortion) else None
 
 
 def _far_camera(bbox: np.ndarray) -> Camera:
@@ -232,8 +232,6 @@ def _crop_geometry(camera: Camera, bbox, image_size, person_side):
         no inverse."""
         rays = np.ones((len(pixels), 3))
         rays[:, :2] = undistort_pixels(pixels, intrinsics, camera.distortion)
-        back = project(1000 * rays, intrinsics, camera.distortion)
-        rays[~(np.abs(back - pixels) < 1).all(axis=1)] = np.nan
         turned = rays @ rotation.T
         return turned[:, :2] / np.where(turned[:, 2:] > 1e-6, turned[:, 2:], np.nan)
 
@@ -299,6 +297,7 @@ def _warp(source: np.ndarray, camera: Camera, crop_intrinsics, rotation, size, i
     if distorts:
         distortion = np.float64(np.ravel(camera.distortion))
         map_x, map_y = cv2.initUndistortRectifyMap(intrinsics, distortion, rotation, target, target_size, cv2.CV_32FC1)
+        map_x += intrinsics[0, 1] / intrinsics[1, 1] * (map_y - intrinsics[1, 2])  # the skew, which OpenCV leaves out
         _blank_beyond_lens(map_x, distortion, target, rotation)
         warped = cv2.remap(source, map_x, map_y, interpolation, borderMode=cv2.BORDER_CONSTANT)
     else:
@@ -318,7 +317,7 @@ def _scale_intrinsics(intrinsics: np.ndarray, scale: float) -> np.ndarray:
 def _blank_beyond_lens(map_x: np.ndarray, distortion: np.ndarray, intrinsics: np.ndarray, rotation: np.ndarray) -> None:
     """Marks pixels outside of the image whose rays are outside of the lens model's range: there it folds back into the
     image."""
-    limit = _lens_radius(distortion)
+    limit = lens_radius(distortion)
     height, width = map_x.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
     to_ray = rotation.T @ np.linalg.inv(intrinsics)
@@ -328,16 +327,6 @@ def _blank_beyond_lens(map_x: np.ndarray, distortion: np.ndarray, intrinsics: np
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ to_ray.T
     map_x[(rays[..., 2] <= 0) | (np.hypot(rays[..., 0], rays[..., 1]) >= limit * rays[..., 2])] = -1e6
-
-
-def _lens_radius(distortion: np.ndarray) -> float:
-    """The ideal radius (x/z) up to which the radial distortion moves monotonically outwards."""
-    k1, k2, _, _, k3, k4, k5, k6 = np.pad(np.ravel(distortion).astype(np.float64), (0, 8 - np.size(distortion)))
-    radius = np.linspace(0, _MAX_LENS_RADIUS, 4001)
-    r2 = radius * radius
-    distorted = radius * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    falls = np.flatnonzero(np.diff(distorted) <= 0)
-    return float(radius[falls[0]]) if len(falls) else math.inf
 
 
 @functools.cache

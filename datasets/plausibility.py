@@ -1,16 +1,16 @@
-"""Checks on 3D labels of unknown origin: unit mix-ups, swapped left and right, cameras that look elsewhere."""
+"""Checks on labels of unknown origin: unit mix-ups, swapped left and right, cameras that look elsewhere, broken bones."""
 
 import numpy as np
 
 from posepile.geometry.camera import project, transform
-from posepile.geometry.skeleton import Skeleton
+from posepile.geometry.skeleton import Skeleton, joint_indices
 
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 # The largest distance between two joints, median over people: from a crouching child to a tall adult reaching up.
 BODY_EXTENT_MM = (300.0, 3500.0)
 MIN_LABELLED_SHARE = 0.5  # of the joints, for a person to count in the check of the body size
 
-MIN_LEGS = 12  # fewer bent legs and feet say nothing about left and right
+MIN_VOTES = 12  # fewer bent legs and feet, or faces, say nothing about left and right
 MAX_WRONG_SHARE = 0.75  # healthy knees bend one way; noise and crossed legs stay far below this
 MIN_BEND_DEGREES = 20.0
 MIN_COSINE = 0.5  # a bend that is mostly sideways does not count
@@ -22,6 +22,10 @@ MIN_FITTING_SIDE = 0.05  # of the longer side of the image
 # [4, 4] from a convention of camera axes to OpenCV's (x right, y down, z forward); OpenGL's y points up and z backward.
 CAMERA_AXES = {"opencv": np.eye(4), "opengl": np.diag([1.0, -1.0, -1.0, 1.0])}
 FAR_OUTSIDE = 1.0  # image sizes beyond the border; nothing that near the picture is "far outside"
+
+# A bone is implausible where both hold: a length out of this range of its mean, and off by more than so many mm (WACV 2023).
+BONE_LENGTH_RATIO = (0.1, 3.0)
+MAX_BONE_DIFFERENCE_MM = 150.0
 
 
 def body_extents(joints3d: np.ndarray) -> np.ndarray:
@@ -51,14 +55,31 @@ def check_body_size(joints3d: np.ndarray, units: str, where: str) -> None:
     """
     extents = body_extents(joints3d)
     extents = extents[np.isfinite(extents)]
-    if not extents.size or BODY_EXTENT_MM[0] <= (extent := float(np.median(extents))) <= BODY_EXTENT_MM[1]:
+    if not extents.size or units in (fitting := units_that_fit(extent := float(np.median(extents)), units)):
         return
-    fitting = [unit for unit, factor in MM_PER_UNIT.items()
-               if BODY_EXTENT_MM[0] <= extent / MM_PER_UNIT[units] * factor <= BODY_EXTENT_MM[1]]
     advice = f"As {fitting[0]} the size would be plausible: set units to \"{fitting[0]}\"." if fitting else \
         "No unit makes this plausible; check the joints."
     raise ValueError(f"{where}: read in {units}, people measure {extent:.4g} mm from end to end (median of "
                      f"{extents.size}); expected {BODY_EXTENT_MM[0]:.0f} to {BODY_EXTENT_MM[1]:.0f} mm. {advice}")
+
+
+def units_that_fit(extent_mm: float, units: str = "mm") -> list[str]:
+    """The units in which a body's extent would be plausible, if its numbers were read in `units` to give `extent_mm`."""
+    return [unit for unit, factor in MM_PER_UNIT.items()
+            if BODY_EXTENT_MM[0] <= extent_mm / MM_PER_UNIT[units] * factor <= BODY_EXTENT_MM[1]]
+
+
+def implausible_bones(joints3d: np.ndarray, edges: np.ndarray, mean_lengths: np.ndarray) -> np.ndarray:
+    """[num_edges] bool: bones far from their mean length, see BONE_LENGTH_RATIO, or longer than a body.
+
+    Args:
+        joints3d: [num_joints, 3] mm; nan where there is no label: bones that end there are not implausible.
+        edges: [num_edges, 2] joint indices.
+        mean_lengths: [num_edges] mm; nan where unknown.
+    """
+    length = np.linalg.norm(joints3d[edges[:, 0]] - joints3d[edges[:, 1]], axis=-1)
+    is_out_of_range = (length < BONE_LENGTH_RATIO[0] * mean_lengths) | (length > BONE_LENGTH_RATIO[1] * mean_lengths)
+    return is_out_of_range & (np.abs(length - mean_lengths) > MAX_BONE_DIFFERENCE_MM) | (length > BODY_EXTENT_MM[1])
 
 
 def left_right_votes(joints3d: np.ndarray, skeleton: Skeleton) -> tuple[int, int]:
@@ -72,6 +93,9 @@ def left_right_votes(joints3d: np.ndarray, skeleton: Skeleton) -> tuple[int, int
 
     Returns: number of legs and feet that point forward, number that point backward. (0, 0) for a format without legs.
     """
+    if skeleton.formats:  # merged ones; each has legs of its own
+        votes = [left_right_votes(joints3d[:, joint_indices(skeleton, fmt)], fmt) for fmt in skeleton.formats]
+        return tuple(map(sum, zip(*votes, strict=True)))
     index = {name: i for i, name in enumerate(skeleton.joint_names)}
     forward_count = backward_count = 0
     if not {"left_hip", "right_hip"} <= index.keys():
@@ -94,18 +118,47 @@ def left_right_votes(joints3d: np.ndarray, skeleton: Skeleton) -> tuple[int, int
     return forward_count, backward_count
 
 
+def face_votes(joints2d: np.ndarray, skeleton: Skeleton) -> tuple[int, int]:
+    """Counts the visible faces by whether the left eye (or ear) is at the person's left, as seen from the front.
+
+    2D labels are mostly of what is visible, so a person with nose and both eyes labelled faces the camera: with the head
+    up, the left eye is then further right in the image. "Up" points from between the shoulders to the nose.
+
+    Args:
+        joints2d: [num_people, num_joints, 2] px; nan where there is no label.
+
+    Returns: number of faces that agree, number that do not. (0, 0) for a format without nose, shoulders, or eyes and ears.
+    """
+    index = {name: i for i, name in enumerate(skeleton.joint_names)}
+    pair = next((part for part in ("eye", "ear") if {f"left_{part}", f"right_{part}"} <= index.keys()), None)
+    if pair is None or not {"nose", "left_shoulder", "right_shoulder"} <= index.keys():
+        return 0, 0
+    nose, left, right, *shoulders = (joints2d[:, index[name]] for name in (
+        "nose", f"left_{pair}", f"right_{pair}", "left_shoulder", "right_shoulder"))
+    up, leftward = nose - np.mean(shoulders, axis=0), left - right
+    rightward_in_image = np.stack([-up[:, 1], up[:, 0]], axis=-1)  # of an upright head, whose `up` is (0, -1)
+    cosine = np.cos(_angle(leftward, rightward_in_image))
+    return int(np.count_nonzero(cosine > MIN_COSINE)), int(np.count_nonzero(cosine < -MIN_COSINE))
+
+
+def are_swapped(num_right: int, num_wrong: int) -> bool:
+    """Whether votes as of `left_right_votes` or `face_votes` say that left and right are swapped."""
+    total = num_right + num_wrong
+    return total >= MIN_VOTES and num_wrong > MAX_WRONG_SHARE * total
+
+
 def check_left_right(joints3d: np.ndarray, skeleton: Skeleton, where: str) -> None:
     """Checks that knees bend and feet point forward; see `left_right_votes`. Too few bent legs are no evidence.
 
     Raises: ValueError, beginning with `where`, if nearly all of them point backward.
     """
     num_forward, num_backward = left_right_votes(joints3d, skeleton)
-    total = num_forward + num_backward
-    if total >= MIN_LEGS and num_backward > MAX_WRONG_SHARE * total:
+    if are_swapped(num_forward, num_backward):
         raise ValueError(
-            f"{where}: {num_backward} of {total} bent knees and feet point to the back. Either left and right are "
-            f"swapped (expected order of {skeleton.name}: {', '.join(skeleton.joint_names)}), or the coordinates are "
-            "left-handed, as in some game engines: then negate one axis of the joints and of the camera poses.")
+            f"{where}: {num_backward} of {num_forward + num_backward} bent knees and feet point to the back. Either left "
+            f"and right are swapped (expected order of {skeleton.name}: {', '.join(skeleton.joint_names)}), or the "
+            "coordinates are left-handed, as in some game engines: then negate one axis of the joints and of the camera "
+            "poses.")
 
 
 def is_near_image(joints3d_camera: np.ndarray, intrinsics: np.ndarray, image_size: tuple[int, int],
@@ -117,10 +170,14 @@ def is_near_image(joints3d_camera: np.ndarray, intrinsics: np.ndarray, image_siz
         image_size: width, height, px.
         margin: how far outside a joint may be, in sizes of the image.
     """
-    pixels = project(joints3d_camera, intrinsics)
     size = np.array(image_size)
+    return is_inside(project(joints3d_camera, intrinsics), np.array([-0.5, -0.5, *size]), margin * size)
+
+
+def is_inside(pixels: np.ndarray, bbox: np.ndarray, margin: np.ndarray | float = 0.0) -> np.ndarray:
+    """[...] bool: whether [..., 2] px lie in a box (x, y, width, height), or at most `margin` px beside it; nan do not."""
     with np.errstate(invalid="ignore"):
-        return ((pixels >= -margin * size - 0.5) & (pixels <= (1 + margin) * size - 0.5)).all(axis=-1)
+        return ((pixels >= bbox[:2] - margin) & (pixels <= bbox[:2] + bbox[2:] + margin)).all(axis=-1)
 
 
 def readings_that_fit(joints3d_world: np.ndarray, rotation: np.ndarray, vector: np.ndarray, intrinsics: np.ndarray,

@@ -198,7 +198,7 @@ def make_batch(plan: BatchPlan, seed: int, step: int) -> dict[str, np.ndarray]:
     """The batch of a training step: a pure function of its arguments. Returns: see the module's docstring."""
     batch = {name: np.empty(shape, dtype) for name, (shape, dtype) in plan.array_specs().items()}
     for part in plan.parts:
-        for name, values in make_scattered_part(plan, part, seed, step).items():
+        for name, values in scatter_joints(part, make_part(plan, part, seed, step)).items():
             batch[name][batch_rows(plan, part, name)] = values
     return batch
 
@@ -210,10 +210,9 @@ def batch_rows(plan: BatchPlan, part: PartPlan, name: str) -> np.ndarray:
     return part.rows - plan.num_3d if name.startswith("joints2d") else part.rows
 
 
-def make_scattered_part(plan: BatchPlan, part: PartPlan, seed: int, step: int,
-                        num_steps: int = 1) -> dict[str, np.ndarray]:
-    """`make_part`, its joints moved to their places in the batch's joint list."""
-    arrays = make_part(plan, part, seed, step, num_steps)
+def scatter_joints(part: PartPlan, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `make_part` returns, the joints moved to their places in the batch's joint list."""
+    arrays = dict(arrays)
     for name in (f"joints{part.kind}", f"joints{part.kind}_mask"):
         values = arrays[name]
         arrays[name] = np.zeros((len(values), part.num_joints, *values.shape[2:]), values.dtype)
@@ -221,7 +220,8 @@ def make_scattered_part(plan: BatchPlan, part: PartPlan, seed: int, step: int,
     return arrays
 
 
-def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: int = 1) -> dict[str, np.ndarray]:
+def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: int = 1,
+              images: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The augmented examples that one data set contributes to the batches of one or several consecutive steps.
 
     Args:
@@ -230,6 +230,7 @@ def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: 
         seed: of the run.
         step: first training step.
         num_steps: consecutive steps to make at once; what an example looks like does not depend on it.
+        images: as in `crop_examples`.
 
     Returns: as `crop_examples`, [num_steps * len(part.rows), ...], step after step.
     Raises: CorruptRecordError naming file and offset of a record that cannot be used.
@@ -241,7 +242,8 @@ def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: 
     variations = augmentation.random_variations(config, dataset.kind, seed, dataset.name, stream)
     for _ in range(_MAX_SUBSTITUTIONS):
         try:
-            return crop_examples(dataset, split, positions, plan.crop_side, **variations, pictures=plan.pictures)
+            return crop_examples(dataset, split, positions, plan.crop_side, **variations, pictures=plan.pictures,
+                                 images=images)
         except UnusableExampleError as error:
             if not plan.skip_bad:
                 raise
@@ -260,8 +262,11 @@ class UnusableExampleError(CorruptRecordError):
     """
 
     def __init__(self, message: str, row: int):
-        super().__init__(message)
+        super().__init__(message, row)  # both, for the sake of pickling
         self.row = row
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def make_evaluation_batch(dataset: PreparedDataset, split: str, positions: Sequence[int],
@@ -274,7 +279,7 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
                   geometry: Mapping[str, np.ndarray] | None = None,
                   color: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
                   background: BackgroundChoice | None = None, occlusion: Occlusion | None = None,
-                  pictures: Pictures | None = None) -> dict[str, np.ndarray]:
+                  pictures: Pictures | None = None, images: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Reads examples and cuts their training or evaluation crops.
 
     Args:
@@ -286,6 +291,7 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
         color: the three arrays of `color_transform`; None: colours as stored.
         background, occlusion: what is pasted; None: nothing.
         pictures: to be pasted.
+        images: [n, crop_side, crop_side, 3] uint8 to write the crops to; None: new ones.
 
     Returns: image [n, crop_side, crop_side, 3] uint8, intrinsics [n, 3, 3], and joints3d [n, num_joints, 3] (crop
         camera frame, mm) with joints3d_mask [n, num_joints], or joints2d [n, num_joints, 2] (px of the crop) with
@@ -303,7 +309,8 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
     reductions = _decoding_reductions(intrinsics, crop_intrinsics).tolist()
     seen = _seen_parts(crop_to_image, crop_side).tolist()
 
-    images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
+    if images is None:
+        images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
     for row, example in enumerate(examples):
         where = dataset.where(split, int(positions[row]))
         is_replaced = background is not None and bool(background.is_replaced[row])

@@ -5,39 +5,51 @@ and their examples dealt to fixed rows. Every element is a function of its step,
 any number of threads, and a run resumes at any step without reading what came before.
 """
 
-import os
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
-from posepile.data import batches
+from posepile.data import batches, prefetch
 from posepile.data.batches import BatchPlan, PartPlan
+from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset
 
-# Examples a queue makes in one call: the vectorised geometry costs about the same for 1 and for 64.
-_EXAMPLES_PER_CALL = 64
 _PREFETCHED_BATCHES = 2
 _LAST_STEP = 1 << 53
 
 
-def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0,
-                     num_parallel_calls: int | None = None) -> tf.data.Dataset:
+def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0, num_parallel_calls: int | None = None, *,
+                     statistics: QueueStatistics | None = None,
+                     on_error: Callable[[Exception], None] | None = None) -> tf.data.Dataset:
     """An endless stream of training batches, from any step on.
 
     Args:
-        plan: what every batch is made of.
+        plan: what every batch is made of. A worker of a distributed run passes `plan.share(worker, num_workers)`, as in
+            `strategy.distribute_datasets_from_function`: every worker makes its own rows of the batch and no others, so
+            tf.data is told not to shard.
         seed: of the run.
         start_step: the step of the first batch.
         num_parallel_calls: threads in all; None: one per CPU core.
+        statistics: is told what is made.
+        on_error: called with the error when examples cannot be made, as tf.data passes on no more than its text.
 
     Returns: elements as `batches.make_batch(plan, seed, step)` for step = start_step, start_step + 1, ..., with static
         shapes.
-    Raises: while it is read, tf.errors.OpError with the message of the CorruptRecordError, which names file and offset.
+    Raises: while it is read, tf.errors.OpError with the text of the error, which names file and offset of a record that
+        cannot be used; where it is the batch's turn or up to `prefetch.steps_per_call` batches earlier.
     """
-    num_threads = _num_threads(num_parallel_calls)
-    queues = tuple(_part_queue(plan, part, seed, start_step, num_threads) for part in plan.parts)
+    num_threads = prefetch.prepare_threads(num_parallel_calls)
+
+    def load(part, step):
+        try:
+            return prefetch.load_part(plan, part, seed, step, statistics)
+        except Exception as error:
+            if on_error:
+                on_error(error)
+            raise
+
+    queues = tuple(_part_queue(plan, part, start_step, num_threads, load) for part in plan.parts)
     dataset = tf.data.Dataset.zip(queues).map(lambda *arrays: _deal(plan, arrays), num_parallel_calls=num_threads)
     return _with_options(dataset.prefetch(_PREFETCHED_BATCHES), num_threads)
 
@@ -49,7 +61,7 @@ def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, bat
     Returns: elements as `batches.make_evaluation_batch`.
     Raises: as `training_dataset`.
     """
-    num_threads, num_examples = _num_threads(num_parallel_calls), dataset.num_examples(split)
+    num_threads, num_examples = prefetch.prepare_threads(num_parallel_calls), dataset.num_examples(split)
     specs = _crop_specs(dataset.kind, crop_side, dataset.skeleton.num_joints)
 
     def load(start):
@@ -61,21 +73,17 @@ def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, bat
     return _with_options(result.prefetch(_PREFETCHED_BATCHES), num_threads)
 
 
-def _part_queue(plan: BatchPlan, part: PartPlan, seed: int, start_step: int, num_threads: int) -> tf.data.Dataset:
+def _part_queue(plan: BatchPlan, part: PartPlan, start_step: int, num_threads: int,
+                load: Callable[[PartPlan, int], dict[str, np.ndarray]]) -> tf.data.Dataset:
     """One data set's examples, an element per step."""
-    count = part.examples_per_batch
-    steps_per_call = max(1, _EXAMPLES_PER_CALL // count)
-    specs = _crop_specs(part.kind, plan.crop_side, part.num_joints)
-
-    def load(step):
-        return batches.make_scattered_part(plan, part, seed, step, steps_per_call)
-
-    def load_steps(step):
-        arrays = _numpy_call(load, step, specs)
-        return {name: tf.reshape(array, (steps_per_call, count, *array.shape[1:])) for name, array in arrays.items()}
-
-    starts = tf.data.Dataset.range(start_step, _LAST_STEP, steps_per_call)
-    return starts.map(load_steps, num_parallel_calls=num_threads).unbatch()
+    specs = {name: ((len(part.rows), *shape), dtype)
+             for name, (shape, dtype) in _crop_specs(part.kind, plan.crop_side, part.num_joints).items()}
+    num_steps = prefetch.steps_per_call(part)
+    calls = tf.data.Dataset.range(start_step, _LAST_STEP, num_steps).map(
+        lambda step: _numpy_call(lambda number: load(part, number), step, specs), num_parallel_calls=num_threads)
+    # As unbatch(), but the images share the memory of the call's result instead of being copied.
+    return calls.flat_map(lambda arrays: tf.data.Dataset.range(num_steps).map(
+        lambda i: {name: values[i] for name, values in arrays.items()}))
 
 
 def _deal(plan: BatchPlan, arrays: Sequence[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
@@ -99,6 +107,7 @@ def _crop_specs(kind: str, crop_side: int, num_joints: int) -> dict[str, tuple[t
             f"joints{kind}_mask": ((num_joints,), tf.bool)}
 
 
+@tf.autograph.experimental.do_not_convert
 def _numpy_call(function: Callable[[int], dict[str, np.ndarray]], argument: tf.Tensor,
                 specs: dict[str, tuple[tuple, tf.DType]]) -> dict[str, tf.Tensor]:
     """Calls a function that returns a dict of arrays with a leading axis of any length."""
@@ -112,16 +121,10 @@ def _numpy_call(function: Callable[[int], dict[str, np.ndarray]], argument: tf.T
             for output, (name, (shape, _)) in zip(outputs, specs.items(), strict=True)}
 
 
-def _num_threads(num_parallel_calls: int | None) -> int:
-    # The examples are shared out among threads; more threads inside of every OpenCV call would only add overhead.
-    cv2.setNumThreads(1)
-    return num_parallel_calls or os.cpu_count() or 1
-
-
 def _with_options(dataset: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = num_threads
-    # Every worker of a distributed run reads the same stream and takes its own share of a batch.
+    # Every worker of a distributed run has a stream of its own, with its share of every batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

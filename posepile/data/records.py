@@ -11,11 +11,11 @@ Every file appears under its final name only when it is complete.
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import os
 import pathlib
+import re
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +47,10 @@ _JPEG_SCAN = 0xFFDA
 _FRAME_BYTES = tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 _INDEX_ROW = struct.Struct("<3q")  # shard, byte offset, bytes
-_MAX_INDEX_HEADER_BYTES = 1 << 14
+# As numpy.save writes it. numpy's own parser takes headers for Python code, and fails on bad ones in any number of ways.
+_INDEX_HEADER = re.compile(rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \((\d+), 3\), \} *\n",
+                           re.DOTALL)
+_MAX_INDEX_HEADER_BYTES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -439,21 +442,16 @@ class PreparedDataset:
     def _index_start(self, split: str) -> int:
         """The byte at which the rows of the index begin, after checking that there are as many as examples."""
         files = self._files(split)
-        header = io.BytesIO(self._read_bytes(files.index, _MAX_INDEX_HEADER_BYTES, 0))
-        try:
-            if np.lib.format.read_magic(header) != (1, 0):
-                raise ValueError("the format of its header is unknown")
-            shape, is_fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # numpy parses the header as Python
-            raise self._bad_index(files, f"not a file of numpy.save ({error})") from error
-        num_bytes = os.stat(files.index).st_size - header.tell()
-        expected = (files.num_examples, 3)
-        if shape != expected or dtype != np.dtype("<i8") or is_fortran_order or num_bytes != 8 * math.prod(expected):
-            raise self._bad_index(files, f"holds {num_bytes} bytes of a {dtype} array {list(shape)}"
-                                         f"{' in Fortran order' if is_fortran_order else ''}; the manifest says {expected[0]} "
-                                         f"examples, so expected {8 * math.prod(expected)} bytes of int64 {list(expected)}")
-        self._index_starts[split] = header.tell()
-        return header.tell()
+        data = self._read_bytes(files.index, _MAX_INDEX_HEADER_BYTES, 0)
+        num_bytes = os.stat(files.index).st_size
+        header = _INDEX_HEADER.match(data)
+        if (not header or int(header[1]) != files.num_examples
+                or num_bytes != header.end() + _INDEX_ROW.size * files.num_examples):
+            raise self._bad_index(files, f"it has {num_bytes} bytes and begins with {data[10:90]}; the manifest says "
+                                         f"{files.num_examples} examples, so expected an int64 array of shape "
+                                         f"[{files.num_examples}, 3] as written by numpy.save")
+        self._index_starts[split] = header.end()
+        return header.end()
 
     def _bad_index(self, files: "_SplitFiles", reason: str) -> CorruptRecordError:
         return CorruptRecordError(f"{files.index}: {reason}. Delete it and run `{self._prepare_command}`, which makes it anew.")

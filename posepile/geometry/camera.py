@@ -6,12 +6,13 @@ pixel, so an image W px wide covers x = -0.5 .. W - 0.5.
 
 import dataclasses
 
-import cv2
 import numpy as np
 
 WEAK_LABEL_FIELD_OF_VIEW_DEGREES = 8.0  # of a crop camera for images without calibration (MeTRAbs)
 MIN_DEPTH_MM = 1.0  # nearer points, and those behind the camera, have no projection
 ROTATION_TOLERANCE = 1e-3
+_LENS_RADII = np.linspace(0, 10, 4001)  # x/z, where lens models are sampled
+_NEWTON_STEPS = 10  # 4 do, except close to where a lens model folds back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,22 +97,61 @@ def project(joints3d_camera: np.ndarray, intrinsics: np.ndarray, distortion: np.
 
 def distort(normalized: np.ndarray, distortion: np.ndarray) -> np.ndarray:
     """Moves ideal normalised image points [..., 2] (x/z, y/z) to where the lens images them (OpenCV's model)."""
-    k1, k2, p1, p2, k3, k4, k5, k6 = np.pad(np.ravel(distortion).astype(np.float64), (0, 8 - np.size(distortion)))
+    _, _, p1, p2 = np.ravel(distortion)[:4]
     x, y = normalized[..., 0], normalized[..., 1]
     r2 = x * x + y * y
-    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    return np.stack([x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                     y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)], axis=-1)
+    factor, _ = _radial_factor(r2, distortion)
+    return np.stack([x * factor + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                     y * factor + 2 * p2 * x * y + p1 * (r2 + 2 * y * y)], axis=-1)
+
+
+def undistort(distorted: np.ndarray, distortion: np.ndarray) -> np.ndarray:
+    """The inverse of `distort`: [..., 2] -> [..., 2]; nan where the lens images no point, see `lens_radius`.
+
+    The radial part is looked up, then Newton's method solves for the whole. (OpenCV's undistortPoints iterates to a
+    fixed point, which fails without notice from 45 degrees or so off the axis of strongly distorting lenses.)
+    """
+    p1, p2 = np.ravel(distortion)[2:4]
+    limit = lens_radius(distortion)
+    radii = _LENS_RADII[:np.searchsorted(_LENS_RADII, limit) + 1]
+    distorted_radius = np.linalg.norm(distorted, axis=-1, keepdims=True)
+    radius = np.interp(distorted_radius, radii * _radial_factor(radii * radii, distortion)[0], radii)
+    points = distorted * (radius / np.maximum(distorted_radius, 1e-12))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of points that get lost
+        for _ in range(_NEWTON_STEPS):
+            x, y = points[..., 0], points[..., 1]
+            factor, slope = _radial_factor(x * x + y * y, distortion)
+            dxx = factor + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x  # derivatives; dyx equals dxy
+            dxy = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
+            dyy = factor + 2 * y * y * slope + 2 * p2 * x + 6 * p1 * y
+            dx, dy = np.moveaxis(distort(points, distortion) - distorted, -1, 0)
+            determinant = dxx * dyy - dxy * dxy
+            points = points - np.stack([dyy * dx - dxy * dy, dxx * dy - dxy * dx], axis=-1) / determinant[..., None]
+        is_solution = (np.abs(distort(points, distortion) - distorted) < 1e-9).all(axis=-1)
+        is_solution &= np.linalg.norm(points, axis=-1) < limit
+    return np.where(is_solution[..., None], points, np.nan)
+
+
+def lens_radius(distortion: np.ndarray) -> float:
+    """The ideal radius (x/z) up to which the radial distortion moves points monotonically outwards."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # at poles of the rational model
+        distorted = _LENS_RADII * _radial_factor(_LENS_RADII * _LENS_RADII, distortion)[0]
+    falls = np.flatnonzero(np.diff(distorted) <= 0)
+    return float(_LENS_RADII[falls[0]]) if len(falls) else np.inf
 
 
 def undistort_pixels(pixels: np.ndarray, intrinsics: np.ndarray, distortion: np.ndarray | None) -> np.ndarray:
-    """[n, 2] px of the real image -> [n, 2] ideal normalised image points (x/z, y/z)."""
-    if distortion is None or not np.any(distortion):
-        return (pixels - intrinsics[:2, 2]) @ np.linalg.inv(intrinsics[:2, :2]).T
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-9)
-    points = cv2.undistortPoints(np.ascontiguousarray(pixels[:, None], np.float64), np.float64(intrinsics),
-                                 np.float64(np.ravel(distortion)), None, None, None, criteria)
-    return points[:, 0]
+    """[n, 2] px of the real image -> [n, 2] ideal normalised image points (x/z, y/z); nan as in `undistort`."""
+    normalized = (pixels - intrinsics[:2, 2]) @ np.linalg.inv(intrinsics[:2, :2]).T
+    return undistort(normalized, distortion) if distortion is not None and np.any(distortion) else normalized
+
+
+def _radial_factor(r2: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The radial distortion's factor on points at squared radius `r2`, and the factor's derivative by `r2`."""
+    k1, k2, _, _, k3, k4, k5, k6 = np.pad(np.ravel(distortion).astype(np.float64), (0, 8 - np.size(distortion)))
+    above, below = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    above_slope, below_slope = k1 + r2 * (2 * k2 + 3 * r2 * k3), k4 + r2 * (2 * k5 + 3 * r2 * k6)
+    return above / below, (above_slope - above / below * below_slope) / below
 
 
 def turned_camera_rotation(direction: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -159,7 +199,7 @@ def crop_cameras(intrinsics, bbox, crop_side, *, up=None, roll=0.0, zoom=1.0, sh
         intrinsics: [n, 3, 3] float64 of the crops.
         rotation: [n, 3, 3] float64, old camera frame -> crop camera frame. Where `flip` is set it includes the mirroring of
             x and has determinant -1; left and right joints have then to be swapped, too.
-    Raises: ValueError for a box without extent.
+    Raises: ValueError for a box without extent, and one that the lens model does not reach.
     """
     intrinsics = np.asarray(intrinsics, np.float64)
     bbox = np.asarray(bbox, np.float64)
@@ -185,6 +225,9 @@ def crop_cameras(intrinsics, bbox, crop_side, *, up=None, roll=0.0, zoom=1.0, sh
     turned = turned[..., :2] / np.maximum(turned[..., 2:], 1e-6)
     extent = np.maximum(np.linalg.norm(turned[:, 0] - turned[:, 1], axis=-1),
                         np.linalg.norm(turned[:, 2] - turned[:, 3], axis=-1))
+    if np.isnan(extent).any():
+        raise ValueError(f"boxes {bbox[np.isnan(extent)].tolist()} reach beyond the lens model's field of view; check "
+                         "them against intrinsics and distortion")
     focal = np.broadcast_to(crop_side / extent * np.asarray(zoom), num_boxes)
     crop_intrinsics = np.zeros((num_boxes, 3, 3))
     crop_intrinsics[:, 0, 0] = crop_intrinsics[:, 1, 1] = focal

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from posepile.data.batches import BatchPlan, batch_rows
+from posepile.data.queue_statistics import QueueStatistics
 from posepile.models.pose_trainer import PoseTrainer
 from posepile.training.checkpoints import restore_checkpoint, save_checkpoint
 from posepile.training.run_log import RunLog
@@ -52,7 +54,8 @@ class Phase:
 
 def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Iterator[dict]], *, run_dir: pathlib.Path,
               log: RunLog, weight_decay: float, checkpoint_interval: int, should_stop: Callable[[], bool],
-              jit_compile: bool | str = "auto", blame: Callable[[dict], str] = lambda batch: "") -> None:
+              jit_compile: bool | str = "auto", blame: Callable[[dict], str] = lambda batch: "",
+              statistics: QueueStatistics | None = None) -> None:
     """Takes the trainer through a phase, from its newest checkpoint if there is one.
 
     Args:
@@ -61,6 +64,7 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
         should_stop: asked after every step; when True, a checkpoint is written and TrainingInterrupted raised.
         jit_compile: as in `keras.Model.compile`.
         blame: says in words which data sets make the loss of a batch non-finite, for the error message.
+        statistics: of `batches`; goes to the log with the losses, its warnings to the screen.
 
     Raises: TrainingInterrupted; NonFiniteLossError, keeping the last good checkpoint.
     """
@@ -96,9 +100,12 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
             progress.update()
             if step % LOG_INTERVAL == 0 or step == phase.steps:
                 values = window.flush()
+                queue_figures, warnings = statistics.report() if statistics else ({}, [])
+                for warning in warnings:
+                    logging.warning("%s", warning)
                 progress.set_postfix(loss=f"{values['loss']:.3f}", crops_per_s=f"{values['crops_per_second']:.0f}")
                 log.write(phase.name, step, **values, learning_rate_head=phase.head.rate(step - 1),
-                          learning_rate_backbone=phase.backbone.rate(step - 1))
+                          learning_rate_backbone=phase.backbone.rate(step - 1), **queue_figures)
             stop = should_stop() and step < phase.steps
             if step % checkpoint_interval == 0 or step == phase.steps or stop:
                 if not all(np.isfinite(np.asarray(v)).all() for v in trainer.trainable_variables):

@@ -11,7 +11,7 @@ import pytest
 from datasets.__main__ import main
 from datasets.prepare import prepare
 from posepile.data.records import PreparedDataset
-from tests.datasets.tiny_adapter import ADAPTER, write_raw
+from tests.datasets.tiny_adapter import ADAPTER, FINISHED_ADAPTER, write_raw
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 BLOCK_TENSORFLOW = """
@@ -102,6 +102,8 @@ def test_list_shows_known_and_own_data_sets(data_root, capsys):
     (["prepare", "coco", "--raw-dir=."], "person_keypoints_"),
     (["prepare", "synthetic_test", "--splits=testing"], "unknown splits testing"),
     (["prepare", "synthetic_test", "coco", "--raw-dir=.", "--name=x"], "--name renames one data set"),
+    (["verify", "tiny", "--splits=tset"], "unknown splits tset"),
+    (["verify", "tiny", "--workers=0"], "workers is 0"),
     (["inspect", "tiny"], "python -m datasets prepare tiny"),
     (["inspect", "tiny", "--num=0"], "--num is 0"),
 ])
@@ -124,3 +126,23 @@ def test_skipped_examples_are_listed(custom_raw_dir, tmp_path, monkeypatch, caps
     assert main([*arguments, "--skip-bad"]) == 0
     output = capsys.readouterr().out
     assert "1 train, 1 skipped" in output and "lost.png" in output
+
+
+def test_verify_tells_by_text_json_and_exit_code(data_root, tmp_path, capsys):
+    assert main(["verify", "tiny", f"--data-root={data_root}", "--workers=1"]) == 0
+    assert "  checksums       3 shards, 8 records: all match" in capsys.readouterr().out
+    assert main(["verify", "tiny", "nowhere", f"--data-root={data_root}", "--workers=1", "--json", "--splits=train",
+                 "--sample=2"]) == 1
+    tiny, nowhere = map(json.loads, capsys.readouterr().out.splitlines())
+    assert tiny["is_right"] and tiny["counts"]["train"]["checked"] == 2
+    assert not nowhere["is_right"] and "python -m datasets prepare nowhere" in nowhere["findings"][0]["message"]
+    assert set(nowhere["findings"][0]) == {"kind", "severity", "where", "message"}
+
+
+def test_verify_with_skip_bad_without_tensorflow(tmp_path):
+    raw_dir = write_raw(tmp_path / "raw", train=[2])
+    prepare(FINISHED_ADAPTER, raw_dir, tmp_path / "data", workers=1, progress=False)  # of images that are none
+    result = run_without_tensorflow("verify", "tiny_2d", "--data-root=data", cwd=tmp_path)
+    assert result.returncode == 1 and "verdict: WRONG, 2 bad records" in result.stdout, result.stderr
+    result = run_without_tensorflow("verify", "tiny_2d", "--data-root=data", "--skip-bad", cwd=tmp_path)
+    assert result.returncode == 0 and "verdict: all right, 2 bad records (to be skipped)" in result.stdout

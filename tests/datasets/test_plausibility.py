@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 
 from datasets.plausibility import (
+    are_swapped,
     body_extents,
     check_body_size,
     check_left_right,
+    face_votes,
+    implausible_bones,
+    is_inside,
     is_near_image,
     left_right_votes,
     readings_that_fit,
     rigid,
 )
-from posepile.geometry.skeleton import load_skeleton
+from posepile.geometry.skeleton import load_skeleton, merge_skeletons
 
 SMPL = load_skeleton("smpl_24")
 INTRINSICS = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
@@ -132,3 +136,52 @@ def test_the_true_reading_of_a_pose_is_found(reading, pose_of):
     fits = readings_that_fit(joints3d_world, *pose_of(world_to_camera), INTRINSICS, IMAGE_SIZE)
     assert reading in fits
     assert len(fits) <= 3
+
+
+def test_merged_formats_vote_with_each_pair_of_legs():
+    h36m = load_skeleton("h36m_17")
+    merged = merge_skeletons([SMPL, h36m])
+    joints3d = np.full((8, merged.num_joints, 3), np.nan)
+    joints3d[:, :24] = legs()
+    for side in ("left", "right"):
+        for joint in ("hip", "knee", "ankle"):
+            name = f"{side}_{joint}"
+            joints3d[:, merged.index(f"{name}_{h36m.family}")] = legs()[:, SMPL.index(name)]
+    assert left_right_votes(joints3d, merged) == (48, 0)  # 16 knees, 16 feet; and 16 knees without feet
+
+
+def test_bones_far_from_their_mean_or_longer_than_a_body():
+    # mean 100 mm: 3 times 100 is no 150 mm off; mean 1000 mm: 0.1 times; nan: unknown
+    edges = np.array([[0, i] for i in range(1, 9)])
+    joints3d = np.zeros((9, 3))
+    joints3d[1:, 0] = [100, 299, 240, 310, 99, 101, 3000, 3501]
+    joints3d[4, 0] = np.nan
+    means = np.array([100, 100, 79, 100, 1000, 1000, np.nan, np.nan])
+    np.testing.assert_array_equal(implausible_bones(joints3d, edges, means), [0, 0, 1, 0, 1, 0, 0, 1])
+
+
+def test_inside_a_box_with_margin():
+    pixels = np.array([[10, 20], [9.9, 20], [14, 26], [14.1, 26], [np.nan, 20]])
+    bbox = np.array([10, 20, 4, 6])
+    np.testing.assert_array_equal(is_inside(pixels, bbox), [1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(is_inside(pixels, bbox, 0.5), [1, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_faces_vote_by_where_their_left_eye_is(turns):
+    coco = load_skeleton("coco_17")
+    joints2d = np.full((1, 17, 2), np.nan)
+    for name, position in (("nose", (50, 30)), ("left_eye", (55, 25)), ("right_eye", (45, 25)),
+                           ("left_shoulder", (70, 60)), ("right_shoulder", (30, 60))):  # facing the camera, y down
+        joints2d[0, coco.index(name)] = position
+    joints2d = joints2d @ np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), turns)  # lying, upside down
+    assert face_votes(joints2d, coco) == (1, 0)
+    assert face_votes(joints2d[:, list(coco.mirror)], coco) == (0, 1)
+    assert face_votes(joints2d * [-1, 1], coco) == (0, 1)
+    joints2d[0, coco.index("nose")] = np.nan
+    assert face_votes(joints2d, coco) == (0, 0)
+    assert face_votes(joints2d[:, :16], load_skeleton("mpii_16")) == (0, 0)
+
+
+def test_votes_decide_only_if_many_and_nearly_unanimous():
+    assert are_swapped(2, 10) and not are_swapped(2, 9) and not are_swapped(3, 9)  # 10 / 12, 11 votes, 75 %

@@ -10,9 +10,9 @@ from tests.posepile.data.prepared import dotted_example, write_prepared
 _PROGRAM = """
 import sys
 sys.modules["tensorflow"] = None  # any import of it now raises ImportError
-from posepile.data import batches, records
+from posepile.data import batches, prefetch, records
 plan = batches.BatchPlan([(records.PreparedDataset(sys.argv[1]), 3)], [], 32)
-batch = batches.make_batch(plan, 1, 2)
+batch = next(prefetch.prefetched_batches(plan, 1, 2))
 print(batch["image"].shape, batch["joints3d"].shape)
 """
 

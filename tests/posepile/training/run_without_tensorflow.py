@@ -80,7 +80,7 @@ def _train(plan, run_dir, stops):
             return int(trainer.step_count) == stop
 
         try:
-            phases.run_phase(trainer, phase, backend.batch_stream(plan, 3, STEPS), run_dir=run_dir, log=log,
+            phases.run_phase(trainer, phase, backend.batch_stream(plan, 3), run_dir=run_dir, log=log,
                              weight_decay=0.1, checkpoint_interval=100, should_stop=should_stop,
                              jit_compile=default_jit_compile())
             assert stop is None

@@ -1,8 +1,10 @@
 import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posepile.data.batches import make_batch
+from posepile.data.queue_statistics import QueueStatistics
 from posepile.training import backend, phases
 from posepile.training.checkpoints import list_checkpoints, restore_checkpoint
 from posepile.training.phases import NonFiniteLossError, Phase, TrainingInterrupted, blame_datasets, run_phase
@@ -27,7 +29,8 @@ def _short_log_interval_and_policy(monkeypatch):
     keras.config.set_dtype_policy(before)
 
 
-def _train(plan, run_dir, *, stop=None, crash=None, spoil=None, precision="float32", batches=None, phase=PHASE):
+def _train(plan, run_dir, *, stop=None, crash=None, spoil=None, precision="float32", batches=None, phase=PHASE,
+           statistics=None):
     """Runs the phase with a new trainer, as a new process would; stops, crashes or spoils a weight after the given step.
 
     Returns: the trainer, and the exception that ended the phase, None if it came to its end.
@@ -45,9 +48,9 @@ def _train(plan, run_dir, *, stop=None, crash=None, spoil=None, precision="float
 
     ended_by = None
     try:
-        run_phase(trainer, phase, batches or backend.batch_stream(plan, SEED, STEPS), run_dir=run_dir, log=log,
+        run_phase(trainer, phase, batches or backend.batch_stream(plan, SEED), run_dir=run_dir, log=log,
                   weight_decay=0.1, checkpoint_interval=CHECKPOINT_INTERVAL, should_stop=should_stop, jit_compile=False,
-                  blame=lambda batch: blame_datasets(trainer, batch, plan))
+                  blame=lambda batch: blame_datasets(trainer, batch, plan), statistics=statistics)
     except (Crash, TrainingInterrupted, NonFiniteLossError) as error:
         ended_by = error
     log.close()
@@ -133,6 +136,29 @@ def test_half_precision(batch_plan, tmp_path, precision):
     assert all(v.dtype == "float32" for v in trainer.trainable_variables)
     has_scale = any("dynamic_scale" in v.path for v in trainer.optimizer.variables)
     assert has_scale == (precision == "mixed_float16")
+
+
+def test_figures_and_warnings_of_the_data_reach_the_log(batch_plan, tmp_path, caplog):
+    statistics = QueueStatistics(batch_plan)
+
+    def batches(start_step):
+        batch_plan.skipped_records["legs", 5] = "100% broken"
+        return backend.batch_stream(batch_plan, SEED, statistics)(start_step)
+
+    phase = Phase("initial", 4, 0, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
+    _, ended_by = _train(batch_plan, tmp_path, batches=batches, phase=phase, statistics=statistics)
+    batch_plan.skipped_records.clear()
+    assert ended_by is None
+    records = read_log(tmp_path / "metrics.jsonl")
+    names = {f"data/{figure}/{name}" for figure in ("crops_per_second", "queue_fill", "ms_per_crop", "cpu_ms_per_crop")
+             for name in ("arms", "legs", "photos")}
+    for record in records:
+        assert names <= record.keys() and record["data/skipped_records"] == 1
+        assert 0 < record["data/wait_share"] < 1
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "initial")).Reload()
+    board = [float(event.tensor_proto.float_val[0]) for event in events.Tensors("data/queue_fill/arms")]
+    assert board == pytest.approx([record["data/queue_fill/arms"] for record in records])
+    assert [m for m in caplog.messages if "skipped" in m] == ["skipped example 5 of legs: 100% broken"]
 
 
 def test_description_of_a_phase():

@@ -1,0 +1,71 @@
+"""Worker processes: fresh interpreters that leave Ctrl-C to their parent, end with it, and start lean."""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import cv2
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spawn_context() -> multiprocessing.context.BaseContext:
+    """Of fresh interpreters: forked ones would inherit the threads of TensorFlow and OpenCV in an undefined state."""
+    return multiprocessing.get_context("spawn")
+
+
+def make_executor(num_workers: int, initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
+    """An executor whose workers have called `initializer(*arguments)`; its processes start with the first submission,
+    which is to be made inside of `quiet_start`.
+    """
+    return ProcessPoolExecutor(num_workers, spawn_context(), _start, (initializer, arguments))
+
+
+@contextlib.contextmanager
+def quiet_start(sent: Any = None) -> Iterator[None]:
+    """Workers started in here ignore Ctrl-C from their first moment, and do not import the program's main module.
+
+    Multiprocessing has them import it for the sake of functions defined there; a training program's main module would
+    bring TensorFlow along, into every worker.
+
+    Args:
+        sent: what the workers get; if something in it is defined in the main module, that is imported after all.
+    """
+    main = sys.modules["__main__"]
+    names = () if b"__main__" in pickle.dumps(sent) else ("__spec__", "__file__")
+    hidden = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    try:
+        if hidden:
+            main.__spec__ = None
+            main.__dict__.pop("__file__", None)
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _start(initializer, arguments) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    cv2.setNumThreads(1)  # one worker per core
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    initializer(*arguments)
