@@ -14,7 +14,7 @@ import numpy as np
 
 from posepile.data import batches
 from posepile.data.batches import BatchPlan
-from posepile.data.worker_processes import make_executor, quiet_start
+from posepile.data.worker_processes import start_executor
 
 _worker = None  # in a worker process: its plan, the seed, and the shared memory it has opened, by descriptor
 
@@ -36,9 +36,7 @@ class PartWorkers:
 
     def __init__(self, plan: BatchPlan, seed: int, num_processes: int, max_examples: int):
         self._plan = plan
-        self._executor = make_executor(num_processes, _start_worker, (plan, seed))
-        with quiet_start((plan.skeleton, seed)):
-            self._executor.submit(os.getpid)
+        self._executor = start_executor(num_processes, _start_worker, (plan, seed))
         # All of one size. A deque, as a finalizer may run while this thread is busy with it: no lock would do.
         self._free_blocks: collections.deque[_Block] = collections.deque()
         self._block_bytes = max_examples * 3 * plan.crop_side**2

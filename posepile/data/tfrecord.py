@@ -204,4 +204,5 @@ def _varints(values: np.ndarray) -> bytes:
     rest = values[:, np.newaxis] >> np.arange(0, 7 * num_groups, 7, dtype=np.uint64)
     is_used = rest > 0
     is_used[:, 0] = True
-    return np.uint8(rest & 0x7F | np.where(rest > 0x7F, 0x80, 0))[is_used].tobytes()
+    groups = (rest & 0x7F).astype(np.uint8) | (rest > 0x7F).astype(np.uint8) << 7
+    return groups[is_used].tobytes()

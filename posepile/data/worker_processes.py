@@ -13,6 +13,8 @@ from typing import Any
 
 import cv2
 
+_gathering = None  # in a worker process: where the workers of an executor wait for each other
+
 
 def available_cores() -> int:
     """Cores that this process may use."""
@@ -24,11 +26,19 @@ def spawn_context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("spawn")
 
 
-def make_executor(num_workers: int, initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
-    """An executor whose workers have called `initializer(*arguments)`; its processes start with the first submission,
-    which is to be made inside of `quiet_start`.
+def start_executor(num_workers: int, initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
+    """An executor whose workers have all been started and call `initializer(*arguments)` first; does not wait for it.
+
+    Raises: TypeError or PicklingError for arguments that cannot be sent to another process.
     """
-    return ProcessPoolExecutor(num_workers, spawn_context(), _start, (initializer, arguments))
+    context = spawn_context()
+    gathering = context.Barrier(num_workers)
+    executor = ProcessPoolExecutor(num_workers, context, _start, (gathering, initializer, arguments))
+    with quiet_start((initializer, arguments)):
+        # A process starts when there is work and no other one is idle: so each gets to wait for the others.
+        for _ in range(num_workers):
+            executor.submit(_gather)
+    return executor
 
 
 @contextlib.contextmanager
@@ -58,7 +68,9 @@ def quiet_start(sent: Any = None) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _start(initializer, arguments) -> None:
+def _start(gathering, initializer, arguments) -> None:
+    global _gathering
+    _gathering = gathering
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     cv2.setNumThreads(1)  # one worker per core
     parent = multiprocessing.parent_process()
@@ -69,3 +81,7 @@ def _start(initializer, arguments) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     initializer(*arguments)
+
+
+def _gather() -> None:
+    _gathering.wait()

@@ -28,19 +28,17 @@ from tests.posepile.geometry.test_camera_properties import lenses, numbers, side
 
 SIZE = (640, 480)
 SKELETON = load_skeleton("h36m_17")
-IDENTITY = np.zeros(3)
 
 
 @st.composite
-def views(draw, lens, scale=1):
-    """A `RawExample` without a picture: a person of 120 to 260 px somewhere in an image of 640 x 480 px (times `scale`), seen
-    by a camera that is panned, tilted and rolled in a world whose z axis points up."""
+def views(draw, lens):
+    """A `RawExample` without a picture: a person of 120 to 260 px somewhere in an image of 640 x 480 px, seen by a camera that
+    is panned, tilted and rolled in a world whose z axis points up."""
     focal, distortion = draw(numbers(330, 900)), draw(lens)
-    intrinsics = np.array([[focal, 0, 319.5 + draw(numbers(-100, 100))],
+    intrinsics = np.array([[focal, draw(numbers(-10, 10)), 319.5 + draw(numbers(-100, 100))],
                            [0, focal * draw(numbers(0.95, 1.05)), 239.5 + draw(numbers(-70, 70))], [0, 0, 1]])
-    intrinsics[:2] *= scale
-    size = scale * np.array([draw(numbers(90, 200)), draw(numbers(120, 260))])
-    center = scale * np.array([draw(numbers(50, 590)), draw(numbers(50, 430))])
+    size = np.array([draw(numbers(90, 200)), draw(numbers(120, 260))])
+    center = np.array([draw(numbers(50, 590)), draw(numbers(50, 430))])
     bbox = np.concatenate([center - size / 2, size])
     level = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # x right, y down (-z of the world), z along the world's y
     rigid = np.eye(4)
@@ -61,8 +59,9 @@ def views(draw, lens, scale=1):
 
 
 def in_raw_image(points, camera):
-    """[n, 3] camera frame -> [n, 2] px of the raw image."""
-    return cv2.projectPoints(points, IDENTITY, IDENTITY, camera.intrinsics, camera.distortion)[0][:, 0]
+    """[n, 3] camera frame -> [n, 2] px of the raw image. OpenCV knows no skew, so only the lens is left to it."""
+    normalized = cv2.projectPoints(points, np.zeros(3), np.zeros(3), np.eye(3), camera.distortion)[0][:, 0]
+    return normalized @ camera.intrinsics[:2, :2].T + camera.intrinsics[:2, 2]
 
 
 def with_fields(raw, **fields):
@@ -111,50 +110,52 @@ def raw_points(intrinsics, rotation, size, raw):
     return points.reshape(*size[::-1], 2)
 
 
-@pytest.mark.parametrize("scale, lens", [(1, st.none()), (1, lenses()), (3, st.none()), (3, lenses())])
-def test_every_pixel_shows_what_the_lens_imaged(tmp_path_factory, scale, lens):
+@pytest.mark.parametrize("lens", [st.none(), lenses()], ids=["ideal", "distorting"])
+@pytest.mark.parametrize("person_side", [PERSON_SIDE, 90])  # px: enlarged by up to 1.2, and reduced by up to 2.9
+def test_every_pixel_shows_what_the_lens_imaged(tmp_path_factory, person_side, lens):
     """A picture that a formula paints on the raw image; in the stored crop and in training crops with all random geometry,
     every pixel shows the formula's value where the lens images its ray."""
-    size = tuple(scale * side for side in SIZE)
 
-    @settings(check(5 if scale == 1 else 3), phases=[Phase.generate])  # to shrink a failure would take minutes
-    @given(views(lens, scale))
+    @settings(check(8), phases=[Phase.generate])  # to shrink a failure would take minutes
+    @given(views(lens))
     def compare(raw):
-        period = max(16, raw.bbox[2:].max() / 6)
-        example = crop_example(with_fields(raw, image=paint(*size, lambda points: pattern(points, period))))
+        period = raw.bbox[2:].max() / 5
+        example = crop_example(with_fields(raw, image=paint(*SIZE, lambda points: pattern(points, period))), person_side)
         rotation = np.float64(example.world_to_camera[:3, :3]) @ raw.camera.world_to_camera[:3, :3].T
         stored = example.decode_image()
-        assert_shows(stored, raw_points(example.intrinsics, rotation, stored.shape[1::-1], raw), period, size, 4 * scale,
-                     max_displacement=0.05, max_error=8)
         dataset = write_prepared(tmp_path_factory.mktemp("seen"), "seen", SKELETON, [example], "3d")
-        plan = BatchPlan([(dataset, 4)], [], 160, augmentation=ALL_GEOMETRY)
+        plan = BatchPlan([(dataset, 4)], [], 128, augmentation=ALL_GEOMETRY)
         arrays = make_part(plan, plan.parts[0], 1, 0)
+        shown = [(stored, example.intrinsics, rotation)]
         for crop, intrinsics, joints3d in zip(arrays["image"], arrays["intrinsics"], arrays["joints3d"], strict=True):
             _, turn, _ = labelled_homography(example, joints3d, intrinsics, SKELETON)
-            assert_shows(crop, raw_points(intrinsics, turn @ rotation, (160, 160), raw), period, size, 6 * scale,
+            shown.append((crop, intrinsics, turn @ rotation))
+        margin = 12 * max(1, raw.camera.intrinsics[0, 0] / example.intrinsics[0, 0])  # where the border's ringing ends
+        for crop, intrinsics, rotation in shown:
+            assert_shows(crop, raw_points(intrinsics, rotation, crop.shape[1::-1], raw), period, SIZE, margin,
                          max_displacement=0.05, max_error=8)
 
     compare()
 
 
-@pytest.mark.parametrize("scale", [1, 3])
-def test_spots_that_the_lens_images_lie_where_the_labels_say(tmp_path, scale):
+@pytest.mark.parametrize("person_side", [PERSON_SIDE, 100])
+def test_spots_that_the_lens_images_lie_where_the_labels_say(tmp_path, person_side):
     """Round spots of light on the raw image, in the upper right of a strongly distorting lens, where the first nine joints
     project; in training crops of all random geometry, their centres of light are where these joints are."""
-    rng, size, sigma = np.random.default_rng(0), tuple(scale * side for side in SIZE), 4.0 * scale
-    intrinsics = np.diag([scale, scale, 1]) @ np.array([[600.0, 0, 310], [0, 610, 245], [0, 0, 1]])
+    rng, sigma = np.random.default_rng(0), 4.0
+    intrinsics = np.array([[600.0, 0, 310], [0, 610, 245], [0, 0, 1]])
     camera = Camera(intrinsics, distortion=np.array([-0.25, 0.08, 0.002, -0.001, 0.01]))
     ideal = np.array([(0.06 + 0.13 * i, -0.3 + 0.13 * j) for i in range(3) for j in range(3)])
     ideal = np.concatenate([ideal, rng.uniform([0.0, -0.35], [0.38, 0.0], (8, 2))])
     joints3d = np.insert(ideal, 2, 1, axis=1) * rng.uniform(2500, 3500, (17, 1))
     spots = in_raw_image(joints3d, camera)[:9]
-    bbox = np.concatenate([spots.min(axis=0) - 35 * scale, np.ptp(spots, axis=0) + 70 * scale])
+    bbox = np.concatenate([spots.min(axis=0) - 35, np.ptp(spots, axis=0) + 70])
 
     def code_values(points):
         light = sum(np.exp(-((points - spot)**2).sum(axis=-1) / (2 * sigma**2)) for spot in spots)
         return 255 * (0.02 + 0.9 * light)**(1 / GAMMA)
 
-    example = crop_example(RawExample(paint(*size, code_values), bbox, camera, joints3d))
+    example = crop_example(RawExample(paint(*SIZE, code_values), bbox, camera, joints3d), person_side)
     plan = BatchPlan([(write_prepared(tmp_path, "spots", SKELETON, [example], "3d"), 24)], [], 256, augmentation=ALL_GEOMETRY)
     arrays = make_part(plan, plan.parts[0], 1, 0)
     grid, errors = pixel_grid(256, 256), []
@@ -167,4 +168,4 @@ def test_spots_that_the_lens_images_lie_where_the_labels_say(tmp_path, scale):
             if (np.abs(point - 127.5) < 126 - radius).all():
                 weight = light * (np.linalg.norm(grid - point, axis=-1) < radius)
                 errors.append(np.linalg.norm((weight[..., None] * grid).sum(axis=(0, 1)) / weight.sum() - point))
-    assert len(errors) > 100 and max(errors) < 0.05 and np.mean(errors) < 0.02  # measured: 0.03 and 0.013
+    assert len(errors) > 90 and max(errors) < 0.06 and np.mean(errors) < 0.02  # measured: 0.029, reduced 0.047; 0.013, 0.016

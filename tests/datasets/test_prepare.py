@@ -1,17 +1,21 @@
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from datasets.prepare import MAX_SHARDS_PER_SPLIT, PrepareError, _group_units, prepare
+from datasets.registry import load_adapter
 from posepile.data import records
 from posepile.data.records import PreparedDataset
 from tests.datasets.tiny_adapter import ADAPTER, FINISHED_ADAPTER, example_pose, write_raw
@@ -80,6 +84,18 @@ def test_number_of_workers_does_not_change_a_byte(raw_dir, tmp_path, expected):
     assert all_bytes(tmp_path / "data") == expected
 
 
+def test_index_is_what_numpy_would_save_of_the_shards(raw_dir, tmp_path):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    rows = []
+    for shard in range(4):
+        entries, _ = records.scan_shard(tmp_path / "data" / "tiny" / f"train-0000{shard}-of-00004.tfrecord")
+        rows += [(shard, offset, num_bytes) for offset, num_bytes in entries.tolist()]
+    assert len(rows) == 10
+    np.save(tmp_path / "expected.npy", np.array(rows, np.int64))
+    written = (tmp_path / "data" / "tiny" / "train.index.npy").read_bytes()
+    assert written == (tmp_path / "expected.npy").read_bytes()
+
+
 def test_interrupted_preparation_continues_with_the_same_result(raw_dir, tmp_path, expected):
     (raw_dir / "interrupt").write_text("train2")
     with pytest.raises(KeyboardInterrupt, match="the same command continues"):
@@ -95,12 +111,40 @@ def test_interrupted_preparation_continues_with_the_same_result(raw_dir, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # not made again
 
 
-def test_lost_and_half_written_shards_are_made_again(raw_dir, tmp_path, expected):
+def test_vanished_shard_of_a_complete_data_set_is_made_again_alone(raw_dir, tmp_path, expected):
     prepare_tiny(raw_dir, tmp_path / "data")
     folder = tmp_path / "data" / "tiny"
     (folder / "train-00001-of-00004.tfrecord").unlink()
+    others = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
     prepare_tiny(raw_dir, tmp_path / "data")
     assert all_bytes(tmp_path / "data") == expected
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"record_bytes": [1e400]}', b'{"record_bytes": "x"}', b"\xff"])
+def test_damaged_sidecar_only_costs_its_shard(raw_dir, tmp_path, expected, content):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "tiny"
+    (folder / "manifest.json").unlink()
+    (folder / ".prepare" / "train-00001-of-00004.tfrecord.json").write_bytes(content)
+    prepare_tiny(raw_dir, tmp_path / "data")
+    assert all_bytes(tmp_path / "data") == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\x00", b'{"settings": {}, "splits": 3}'])
+@pytest.mark.parametrize("name", ["manifest.json", ".prepare/settings.json"])
+def test_damaged_manifest_and_settings_are_refused(raw_dir, tmp_path, expected, name, content):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    (tmp_path / "data" / "tiny" / name).write_bytes(content)
+    with pytest.raises(PrepareError, match="with --overwrite"):
+        prepare_tiny(raw_dir, tmp_path / "data")
+    prepare_tiny(raw_dir, tmp_path / "data", overwrite=True)
+    assert all_bytes(tmp_path / "data") == expected
+
+
+def test_half_written_shards_are_made_again(raw_dir, tmp_path, expected):
+    prepare_tiny(raw_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "tiny"
     (folder / "manifest.json").unlink()
     shard = folder / "train-00002-of-00004.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-7])
@@ -161,6 +205,43 @@ def test_stopped_process_takes_its_workers_along_and_can_be_resumed(raw_dir, tmp
     (raw_dir / "slow").unlink()
     prepare_tiny(raw_dir, tmp_path / "data")
     assert all_bytes(tmp_path / "data") == expected
+
+
+@pytest.fixture(name="custom_raw_dir")
+def write_custom(tmp_path):
+    """Own data in 6 files of 4 photographs with 2 persons each."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for unit in range(6):
+        images = []
+        for index in range(4):
+            name = f"{unit}_{index}.png"
+            cv2.imwrite(str(folder / name), rng.integers(0, 255, (48, 64, 3), np.uint8).repeat(10, 0).repeat(10, 1))
+            people = [{"bbox": [x, 100, 120, 300], "joints2d": rng.uniform([x, 100], [x + 120, 400], (17, 2)).tolist()}
+                      for x in (100, 400)]
+            images.append({"file": name, "people": people})
+        (folder / f"{unit}.json").write_text(json.dumps({"skeleton": "coco_17", "images": images}))
+    return folder
+
+
+def test_program_killed_at_random_moments_ends_with_the_same_bytes(custom_raw_dir, tmp_path):
+    command = [sys.executable, "-m", "datasets", "prepare", "custom", f"--raw-dir={custom_raw_dir}", "--name=own",
+               f"--data-root={tmp_path / 'data'}", "--workers=1"]
+    prepare(load_adapter("custom"), custom_raw_dir, tmp_path / "expected", name="own", workers=1, progress=False)
+    folder = tmp_path / "data" / "own"
+    rng = np.random.default_rng(0)
+    for num_finished in (0, 2, 4):  # so many shards, and then a random while
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(folder.glob("*.tfrecord"))) < num_finished or not folder.exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.04))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL and not (folder / "manifest.json").exists()
+    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True, timeout=60)
+    assert len(all_bytes(folder)) == 6 + 6 + 3
+    assert all_bytes(tmp_path / "data") == all_bytes(tmp_path / "expected")
 
 
 def test_complete_preparation_returns_at_once_even_without_the_raw_files(raw_dir, tmp_path, caplog):
@@ -269,10 +350,64 @@ def test_full_disk_is_explained(raw_dir, tmp_path, monkeypatch):
         prepare_tiny(raw_dir, tmp_path / "data")
 
 
+@pytest.fixture(name="small_disk")
+def mount_small_disk(tmp_path):
+    """A disk with room for some of the tiny shards. Yields: its folder, and a function that mounts it anew."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+
+    if shutil.which("mount") is None or mount("size=80k").returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield folder, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_full_disk_loses_nothing(raw_dir, tmp_path, expected, small_disk):
+    folder, remount = small_disk
+    with pytest.raises(PrepareError, match=r"disk .* is full .*the same command"):
+        prepare_tiny(raw_dir, folder)
+    finished = [path.name for path in sorted((folder / "tiny").glob("*.tfrecord"))]
+    assert 0 < len(finished) < 5 and not list(folder.rglob("*.part"))
+    assert {name: (folder / "tiny" / name).read_bytes() for name in finished}.items() <= {
+        pathlib.Path(name).name: content for name, content in expected.items()}.items()
+    remount("size=9m")
+    prepare_tiny(raw_dir, folder)
+    assert all_bytes(folder) == expected
+
+
+def test_read_only_folder(raw_dir, small_disk):
+    folder, remount = small_disk
+    remount("size=9m")
+    manifest = prepare_tiny(raw_dir, folder, splits=["test"])
+    remount("ro")
+    assert prepare_tiny(raw_dir, folder, splits=["test"]) == manifest  # complete: nothing to be written
+    with pytest.raises(PrepareError, match=r"disk/other cannot be written to \(Read-only file system"):
+        prepare_tiny(raw_dir, folder, name="other")
+
+
+def test_preparation_whose_folder_is_taken_over_ends(raw_dir, tmp_path, expected, monkeypatch):
+    """As by another machine, where the network file system does not pass locks on."""
+    monkeypatch.setattr(fcntl, "flock", lambda file, operation: None)
+
+    def load_unit(raw, unit):
+        for index, example in enumerate(ADAPTER.load_unit(raw, unit)):
+            if unit["name"] == "train2" and index == 1:
+                prepare_tiny(raw_dir, tmp_path / "data")  # the other one, from beginning to end
+            yield example
+
+    with pytest.raises(PrepareError, match="not held by this preparation any more"):
+        prepare_tiny(raw_dir, tmp_path / "data", dataclasses.replace(ADAPTER, load_unit=load_unit))
+    assert all_bytes(tmp_path / "data") == expected
+
+
 @pytest.mark.parametrize("options, message", [
     ({"splits": ["training"]}, "unknown splits training"),
     ({"splits": ["validation"]}, "nothing for the splits validation"),
-    ({"splits": []}, "splits is empty"), ({"limit": 0}, "limit is 0"), ({"workers": -1}, "workers is -1")])
+    ({"splits": []}, "splits is empty"), ({"limit": 0}, "limit is 0"), ({"workers": -1}, "workers is -1"),
+    ({"workers": 2, "scheduler": "127.0.0.1:8786"}, "workers and scheduler")])
 def test_wrong_arguments(raw_dir, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepare_tiny(raw_dir, tmp_path / "data", **options)

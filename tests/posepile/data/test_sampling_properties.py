@@ -62,6 +62,7 @@ def test_steps_of_any_number_read_their_own_part_of_the_stream(num_examples, see
     positions = sampling.sample_positions(seed, "a", num_examples, step, examples_per_batch)
     assert positions.shape == (examples_per_batch,) and positions.min() >= 0 and positions.max() < num_examples
     two_steps = sampling.stream_positions(step, examples_per_batch, 2)
+    assert two_steps.tolist() == list(range(step * examples_per_batch, (step + 2) * examples_per_batch))
     np.testing.assert_array_equal(sampling.example_positions(seed, "a", num_examples, two_steps), np.concatenate(
         [positions, sampling.sample_positions(seed, "a", num_examples, step + 1, examples_per_batch)]))
 

@@ -1,3 +1,5 @@
+import functools
+import operator
 import struct
 
 import numpy as np
@@ -29,6 +31,18 @@ def crc32c_bit_by_bit(data):
 def test_crc32c_of_any_length(size):
     data = np.random.default_rng(size).bytes(size)
     assert tfrecord.crc32c(data) == crc32c_bit_by_bit(data)
+
+
+def test_folding_keeps_the_remainder():
+    """x^a = x^e + x^f + ... modulo the polynomial, its bits in plain order: highest power first."""
+    powers, remainder = [], 1
+    for _ in range(max(tfrecord._FOLDS) + 1):
+        powers.append(remainder)
+        remainder <<= 1
+        if remainder >> 32:
+            remainder ^= 0x11EDC6F41
+    for distance, exponents in tfrecord._FOLDS.items():
+        assert functools.reduce(operator.xor, (powers[e] for e in exponents)) == powers[distance]
 
 
 def test_crc32c_of_a_long_record_changes_with_every_bit():
@@ -79,6 +93,11 @@ def test_frame_round_trip(size):
     assert len(record) == size + tfrecord.HEADER_BYTES + tfrecord.FOOTER_BYTES
     assert tfrecord.unframe_record(record, "file at byte 0") == payload
     assert tfrecord.read_record_length(record[:12], "file at byte 0") == size
+
+
+def test_record_too_large_to_be_read_is_not_written():
+    with pytest.raises(ValueError, match="a record has 8388609 bytes; expected 8388608 or fewer: store a smaller image"):
+        tfrecord.frame_record(bytes(tfrecord.MAX_RECORD_BYTES + 1))
 
 
 def test_every_changed_byte_is_noticed():
