@@ -451,6 +451,9 @@ def _decode(example: Example, reduction: int, where: str,
     except ValueError as error:
         raise CorruptRecordError(f"{where}: {error}") from error
     if reduction > 1:
+        # Whole blocks, as the decoder reduces.
+        mask = cv2.copyMakeBorder(mask, 0, reduction * image.shape[0] - height, 0, reduction * image.shape[1] - width,
+                                  cv2.BORDER_REPLICATE)
         mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_AREA)
     return image, mask
 

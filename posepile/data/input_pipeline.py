@@ -1,10 +1,12 @@
 """The same batches as `batches.make_batch`, made ahead of time by tf.data.
 
-One queue per data set reads, decodes and augments on several threads (OpenCV releases the GIL); the queues are zipped
-and their examples dealt to fixed rows. Every element is a function of its step, so the batches are bitwise the same for
-any number of threads, and a run resumes at any step without reading what came before.
+One queue per data set reads, decodes and augments on several threads (OpenCV releases the GIL) or has worker processes
+do it; the queues are zipped and their examples dealt to fixed rows. Every element is a function of its step, so the
+batches are bitwise the same for any number of threads and processes, and a run resumes at any step without reading what
+came before.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from posepile.data import batches, prefetch
 from posepile.data.batches import BatchPlan, PartPlan
+from posepile.data.part_workers import PartWorkers
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset
 
@@ -20,7 +23,7 @@ _LAST_STEP = 1 << 53
 
 
 def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0, num_parallel_calls: int | None = None, *,
-                     statistics: QueueStatistics | None = None,
+                     statistics: QueueStatistics | None = None, workers: PartWorkers | None = None,
                      on_error: Callable[[Exception], None] | None = None) -> tf.data.Dataset:
     """An endless stream of training batches, from any step on.
 
@@ -32,6 +35,7 @@ def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0, num_parall
         start_step: the step of the first batch.
         num_parallel_calls: threads in all; None: one per CPU core.
         statistics: is told what is made.
+        workers: processes that make the examples instead; the threads wait for them.
         on_error: called with the error when examples cannot be made, as tf.data passes on no more than its text.
 
     Returns: elements as `batches.make_batch(plan, seed, step)` for step = start_step, start_step + 1, ..., with static
@@ -39,11 +43,11 @@ def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0, num_parall
     Raises: while it is read, tf.errors.OpError with the text of the error, which names file and offset of a record that
         cannot be used; where it is the batch's turn or up to `prefetch.steps_per_call` batches earlier.
     """
-    num_threads = prefetch.prepare_threads(num_parallel_calls)
+    num_threads = prefetch.prepare_threads(num_parallel_calls, workers)
 
     def load(part, step):
         try:
-            return prefetch.load_part(plan, part, seed, step, statistics)
+            return prefetch.load_part(plan, part, seed, step, statistics, workers)
         except Exception as error:
             if on_error:
                 on_error(error)
@@ -79,8 +83,10 @@ def _part_queue(plan: BatchPlan, part: PartPlan, start_step: int, num_threads: i
     specs = {name: ((len(part.rows), *shape), dtype)
              for name, (shape, dtype) in _crop_specs(part.kind, plan.crop_side, part.num_joints).items()}
     num_steps = prefetch.steps_per_call(part)
+    # Twice its share of the threads: what is begun takes memory, and there may be dozens of queues.
+    num_calls = min(num_threads, max(2, math.ceil(2 * num_threads * len(part.rows) / plan.batch_size)))
     calls = tf.data.Dataset.range(start_step, _LAST_STEP, num_steps).map(
-        lambda step: _numpy_call(lambda number: load(part, number), step, specs), num_parallel_calls=num_threads)
+        lambda step: _numpy_call(lambda number: load(part, number), step, specs), num_parallel_calls=num_calls)
     # As unbatch(), but the images share the memory of the call's result instead of being copied.
     return calls.flat_map(lambda arrays: tf.data.Dataset.range(num_steps).map(
         lambda i: {name: values[i] for name, values in arrays.items()}))
@@ -124,7 +130,7 @@ def _numpy_call(function: Callable[[int], dict[str, np.ndarray]], argument: tf.T
 def _with_options(dataset: tf.data.Dataset, num_threads: int) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    options.threading.private_threadpool_size = num_threads
+    options.threading.private_threadpool_size = num_threads + 1  # one for the steps that follow, if all others wait
     # Every worker of a distributed run has a stream of its own, with its share of every batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

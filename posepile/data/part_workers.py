@@ -9,11 +9,12 @@ import mmap
 import os
 import time
 import weakref
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
 from posepile.data import batches
-from posepile.data.batches import BatchPlan
+from posepile.data.batches import BatchPlan, PartPlan
 from posepile.data.worker_processes import start_executor
 
 _worker = None  # in a worker process: its plan, the seed, and the shared memory it has opened, by descriptor
@@ -24,6 +25,18 @@ def processes_can_share_memory() -> bool:
     return hasattr(os, "memfd_create") and os.path.isdir(f"/proc/{os.getpid()}/fd")
 
 
+class WorkerKilledError(RuntimeError):
+    """A worker process ended that nobody told to end."""
+
+
+def timed_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: int,
+               images: np.ndarray | None = None) -> tuple[dict[str, np.ndarray], float, float]:
+    """`batches.make_part`, the seconds that it took, and of these the seconds in which the thread was at work."""
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    arrays = batches.make_part(plan, part, seed, step, num_steps, images)
+    return arrays, time.perf_counter() - start, time.thread_time() - cpu_start
+
+
 class PartWorkers:
     """Processes that make parts of batches for any number of threads.
 
@@ -32,27 +45,33 @@ class PartWorkers:
         seed: of the run.
         num_processes: how many.
         max_examples: the most that a call of `make_part` is to make.
+
+    Raises: TypeError or PicklingError for a plan that cannot be sent to another process.
     """
 
     def __init__(self, plan: BatchPlan, seed: int, num_processes: int, max_examples: int):
-        self._plan = plan
+        self._plan, self.num_processes = plan, num_processes
+        self._part_numbers = {part.dataset.name: number for number, part in enumerate(plan.parts)}
         self._executor = start_executor(num_processes, _start_worker, (plan, seed))
         # All of one size. A deque, as a finalizer may run while this thread is busy with it: no lock would do.
         self._free_blocks: collections.deque[_Block] = collections.deque()
         self._block_bytes = max_examples * 3 * plan.crop_side**2
 
-    def make_part(self, part_index: int, step: int, num_steps: int) -> tuple[dict[str, np.ndarray], float, float]:
-        """`batches.make_part` in one of the processes; waits for its result.
+    def make_part(self, part: PartPlan, step: int, num_steps: int) -> tuple[dict[str, np.ndarray], float, float]:
+        """`timed_part` in one of the processes; waits for its result.
 
-        Returns: the arrays, whose images lie in memory that is used again when nothing refers to them any more; the
-            seconds that making them took, and of these the seconds of CPU time.
-        Raises: what `batches.make_part` raises; BrokenProcessPool if a process was killed.
+        Returns: as `timed_part`; the memory of the images is used again when nothing refers to them any more.
+        Raises: what `batches.make_part` raises; WorkerKilledError.
         """
-        part, side = self._plan.parts[part_index], self._plan.crop_side
-        shape = (num_steps * len(part.rows), side, side, 3)
+        shape = (num_steps * len(part.rows), self._plan.crop_side, self._plan.crop_side, 3)
         images, descriptor = self._borrow(shape)
-        result = self._executor.submit(_make_part, part_index, step, num_steps, descriptor, shape).result()
-        arrays, skipped, seconds, cpu_seconds = result
+        number = self._part_numbers[part.dataset.name]
+        try:
+            result = self._executor.submit(_make_part, number, step, num_steps, descriptor, shape).result()
+        except BrokenProcessPool as error:
+            raise WorkerKilledError("a process that makes training crops was killed, perhaps for want of memory; the same "
+                                    "command goes on from the last checkpoint, with fewer --data-workers if need be") from error
+        arrays, seconds, cpu_seconds, skipped = result
         self._plan.skipped_records.update(skipped)
         return {"image": images, **arrays}, seconds, cpu_seconds
 
@@ -60,15 +79,21 @@ class PartWorkers:
         """Ends the processes, after the parts that they are making."""
         self._executor.shutdown(cancel_futures=True)
 
+    def __enter__(self) -> "PartWorkers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
     def _borrow(self, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """An array in shared memory, and the descriptor of that."""
         try:
             block = self._free_blocks.popleft()
         except IndexError:
             block = _Block(self._block_bytes)
-        view = memoryview(block.memory)  # what every array made of it refers to
-        weakref.finalize(view, self._free_blocks.append, block).atexit = False
-        return np.frombuffer(view, np.uint8, math.prod(shape)).reshape(shape), block.descriptor
+        lent = np.frombuffer(block.memory, np.uint8, math.prod(shape))  # all views of it keep it alive
+        weakref.finalize(lent, self._free_blocks.append, block).atexit = False
+        return lent.reshape(shape), block.descriptor
 
 
 class _Block:
@@ -86,15 +111,15 @@ def _start_worker(plan: BatchPlan, seed: int) -> None:
     _worker = plan, seed, {}
 
 
-def _make_part(part_index, step, num_steps, descriptor, shape):
+def _make_part(part_number, step, num_steps, descriptor, shape):
     plan, seed, opened = _worker
     if descriptor not in opened:
         file = os.open(f"/proc/{os.getppid()}/fd/{descriptor}", os.O_RDWR)
         opened[descriptor] = mmap.mmap(file, 0)
         os.close(file)
     images = np.frombuffer(opened[descriptor], np.uint8, math.prod(shape)).reshape(shape)
-    start, cpu_start, known = time.perf_counter(), time.process_time(), set(plan.skipped_records)
-    arrays = batches.make_part(plan, plan.parts[part_index], seed, step, num_steps, images=images)
+    known = set(plan.skipped_records)
+    arrays, seconds, cpu_seconds = timed_part(plan, plan.parts[part_number], seed, step, num_steps, images)
     del arrays["image"]
     skipped = {key: reason for key, reason in plan.skipped_records.items() if key not in known}
-    return arrays, skipped, time.perf_counter() - start, time.process_time() - cpu_start
+    return arrays, seconds, cpu_seconds, skipped

@@ -1,15 +1,13 @@
-"""The same batches as `batches.make_batch`, made ahead of time by threads; numpy and OpenCV only.
+"""The same batches as `batches.make_batch`, made ahead of time by threads or processes; numpy and OpenCV only.
 
 What one data set contributes to several consecutive steps is made in one call, as the vectorised geometry costs about
 the same for 1 example and for 64. The calls are in the order in which they are needed, data set by data set. Calls and
-their results are functions of their step, so the batches are bitwise the same for any number of threads.
+their results are functions of their step, so the batches are bitwise the same for any number of threads or processes.
 """
 
 import collections
 import contextlib
 import itertools
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +16,9 @@ import numpy as np
 
 from posepile.data import batches
 from posepile.data.batches import BatchPlan, PartPlan
+from posepile.data.part_workers import PartWorkers, timed_part
 from posepile.data.queue_statistics import QueueStatistics
+from posepile.data.worker_processes import available_cores
 
 _EXAMPLES_PER_CALL = 64
 # At such an address TensorFlow takes images over without a copy, which it would make holding Python's lock.
@@ -26,7 +26,8 @@ _ALIGNMENT = 64  # bytes
 
 
 def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_threads: int | None = None,
-                       statistics: QueueStatistics | None = None) -> Iterator[dict[str, np.ndarray]]:
+                       statistics: QueueStatistics | None = None,
+                       workers: PartWorkers | None = None) -> Iterator[dict[str, np.ndarray]]:
     """An endless stream of training batches, from any step on. Closing it stops the threads.
 
     Args:
@@ -35,18 +36,19 @@ def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_thre
         start_step: the step of the first batch.
         num_threads: that make examples; None: one per CPU core.
         statistics: is told what is made.
+        workers: processes that make the examples instead; the threads wait for them.
 
     Yields: `batches.make_batch(plan, seed, step)` for step = start_step, start_step + 1, ...
     Raises: what making a batch raises, where it is the batch's turn or up to `steps_per_call` batches earlier.
     """
-    num_threads = prepare_threads(num_threads)
+    num_threads = prepare_threads(num_threads, workers)
 
     def calls_at(step):
         return [part for part in plan.parts if (step - start_step) % steps_per_call(part) == 0]
 
     calls = ((part, step) for step in itertools.count(start_step) for part in calls_at(step))
     # All data sets may be due at the same step, so that many calls are needed at once.
-    results = ordered_map(lambda call: load_part(plan, call[0], seed, call[1], statistics), calls, num_threads,
+    results = ordered_map(lambda call: load_part(plan, call[0], seed, call[1], statistics, workers), calls, num_threads,
                           num_ahead=2 * len(plan.parts) + num_threads)
     with contextlib.closing(results):
         made = {}
@@ -90,32 +92,33 @@ def steps_per_call(part: PartPlan) -> int:
     return max(1, _EXAMPLES_PER_CALL // len(part.rows))
 
 
-def load_part(plan: BatchPlan, part: PartPlan, seed: int, step: int,
-              statistics: QueueStatistics | None = None) -> dict[str, np.ndarray]:
+def start_workers(plan: BatchPlan, seed: int, num_processes: int) -> PartWorkers:
+    """Processes that make what `load_part` asks for."""
+    return PartWorkers(plan, seed, num_processes, max(steps_per_call(part) * len(part.rows) for part in plan.parts))
+
+
+def load_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, statistics: QueueStatistics | None = None,
+              workers: PartWorkers | None = None) -> dict[str, np.ndarray]:
     """What a data set contributes to the batches of `steps_per_call` steps, the first of which is `step`.
 
     Returns: arrays as `batches.scatter_joints`, but [steps, len(part.rows), ...].
     """
     num_steps, num_examples = steps_per_call(part), len(part.rows)
-    making = statistics.making(part.dataset.name, num_steps * num_examples) if statistics else contextlib.nullcontext()
-    with making:
-        arrays = batches.scatter_joints(part, batches.make_part(plan, part, seed, step, num_steps))
+    if workers:
+        arrays, seconds, cpu_seconds = workers.make_part(part, step, num_steps)
+    else:
+        arrays, seconds, cpu_seconds = timed_part(plan, part, seed, step, num_steps)
+    if statistics:
+        statistics.add_made(part.dataset.name, num_steps * num_examples, seconds, cpu_seconds)
+    arrays = batches.scatter_joints(part, arrays)
     return {name: values.reshape(num_steps, num_examples, *values.shape[1:]) for name, values in arrays.items()}
 
 
-def prepare_threads(num_threads: int | None = None) -> int:
+def prepare_threads(num_threads: int | None = None, workers: PartWorkers | None = None) -> int:
     """Tells OpenCV to use no threads of its own, as examples are shared out among threads already.
 
-    Returns: how many of these there are to be: as many as asked for, or one per CPU core that this process may use.
+    Returns: how many of these there are to be: as many as asked for, or one per CPU core that this process may use; with
+        workers so many that all of them have work.
     """
     cv2.setNumThreads(1)
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return num_threads or num_cores or 1
-
-
-def _aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
-    """Like np.empty, of uint8."""
-    size = math.prod(shape)
-    buffer = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[start:start + size].reshape(shape)
+    return workers.num_processes + 2 if workers else num_threads or available_cores()

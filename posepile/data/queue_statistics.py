@@ -37,14 +37,11 @@ class QueueStatistics:
         self._num_reports, self._next_warning = 0, _WARM_UP_WINDOWS + 1
         self._num_skipped_reported = len(plan.skipped_records)  # by an earlier stream of the same plan
 
-    @contextlib.contextmanager
-    def making(self, dataset_name: str, num_examples: int) -> Iterator[None]:
-        """Around the code that makes examples of a data set, on the thread that makes them."""
-        start, cpu_start = time.perf_counter(), time.thread_time()
-        yield
-        cpu_seconds, now = time.thread_time() - cpu_start, time.perf_counter()
+    def add_made(self, dataset_name: str, num_examples: int, seconds: float, cpu_seconds: float) -> None:
+        """Notes that a thread or process has made examples of a data set in so many seconds, in so many of which it was at
+        work."""
         with self._lock:
-            self._datasets[dataset_name].add_made(num_examples, now - start, cpu_seconds, now)
+            self._datasets[dataset_name].add_made(num_examples, seconds, cpu_seconds, time.perf_counter())
 
     def watch(self, batches: Iterator[dict]) -> Iterator[dict]:
         """The same batches; notes how long the consumer waits for each. Closes the iterator in the end."""

@@ -355,7 +355,7 @@ class PreparedDataset:
                 split: _SplitFiles(int(table["num_examples"]), str(index_path(self.folder, split)), tuple(
                     str(shard_path(self.folder, split, i, len(table["shards"]))) for i in range(len(table["shards"]))))
                 for split, table in self.manifest["splits"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a manifest of a prepared data set ({error}); prepare it again") from error
         self._open_files = OpenFiles()
         self._index_starts: dict[str, int] = {}

@@ -1,12 +1,15 @@
 """Setting up the Keras backend for training: seeds, determinism, precision, and the stream of batches that suits it."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import keras
 
 from posepile.data.batches import BatchPlan
-from posepile.data.prefetch import prefetched_batches
+from posepile.data.part_workers import PartWorkers, processes_can_share_memory
+from posepile.data.prefetch import prefetched_batches, start_workers
 from posepile.data.queue_statistics import QueueStatistics
+from posepile.data.worker_processes import available_cores
 
 
 def configure(seed: int, precision: str) -> None:
@@ -18,7 +21,15 @@ def configure(seed: int, precision: str) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None = None) -> Callable[[int], Iterator[dict]]:
+def default_data_workers() -> int:
+    """How many processes make training crops: one per core but one, or none on a machine with few cores, which the
+    threads of this process keep busy as well."""
+    num_cores = available_cores()
+    return num_cores - 1 if num_cores >= 4 and processes_can_share_memory() else 0
+
+
+def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None = None,
+                 num_processes: int = 0) -> Callable[[int], Iterator[dict]]:
     """A function of the first step that gives the batches from there on without end, bitwise the same on every backend.
 
     tf.data queues with TensorFlow, otherwise plain threads. Close the stream when done with it: a program that ends while
@@ -28,20 +39,24 @@ def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None 
         plan: of the batches.
         seed: of the run.
         statistics: is told what is made and how long the consumer waits for it.
+        num_processes: that make the examples; 0: threads of this process do.
 
-    Raises: while it is read, CorruptRecordError naming file and offset; OSError if a file cannot be read.
+    Raises: while it is read, CorruptRecordError naming file and offset; OSError if a file cannot be read;
+        WorkerKilledError.
     """
+    read = _read_queues if keras.backend.backend() == "tensorflow" else prefetched_batches
+
     def stream(start_step):
-        if keras.backend.backend() == "tensorflow":
-            batches = _read_queues(plan, seed, start_step, statistics)
-        else:
-            batches = prefetched_batches(plan, seed, start_step, statistics=statistics)
-        return statistics.watch(batches) if statistics else batches
+        with start_workers(plan, seed, num_processes) if num_processes else contextlib.nullcontext() as workers:
+            batches = read(plan, seed, start_step, statistics=statistics, workers=workers)
+            with contextlib.closing(statistics.watch(batches) if statistics else batches) as watched:
+                yield from watched
 
     return stream
 
 
-def _read_queues(plan: BatchPlan, seed: int, start_step: int, statistics: QueueStatistics | None) -> Iterator[dict]:
+def _read_queues(plan: BatchPlan, seed: int, start_step: int, statistics: QueueStatistics | None,
+                 workers: PartWorkers | None) -> Iterator[dict]:
     """Iterates over tf.data queues; errors of their Python code come out as what they were.
 
     Nothing may refer to the iterator in the end, a traceback neither: its queues stop only when it is deleted.
@@ -51,7 +66,7 @@ def _read_queues(plan: BatchPlan, seed: int, start_step: int, statistics: QueueS
     from posepile.data.input_pipeline import training_dataset
 
     errors = []
-    iterator = iter(training_dataset(plan, seed, start_step, statistics=statistics, on_error=errors.append))
+    iterator = iter(training_dataset(plan, seed, start_step, statistics=statistics, workers=workers, on_error=errors.append))
     try:
         while True:
             try:

@@ -182,7 +182,7 @@ def test_batch_holds_every_dataset_in_its_rows(plan):
     assert batch["joints2d"].shape == (4, 21, 2)
     merged = merge_skeletons([load_skeleton("smpl_24"), load_skeleton("h36m_17")])
     assert plan.skeleton == merged
-    # interleave([4, 2]): places 1/8 1/4 3/8 5/8 3/4 7/8.
+    # interleave([4, 2]): of each the next within 6/4 and 6/2 places, rounded up.
     rows = {"one": [0, 2, 3, 5], "two": [1, 4], "flat": [6, 7, 9], "even": [8]}
     for part in plan.parts:
         np.testing.assert_array_equal(np.sort(part.rows), rows[part.dataset.name])

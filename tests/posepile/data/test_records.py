@@ -307,7 +307,7 @@ def test_missing_dataset_and_split_say_what_to_do(dataset, tmp_path):
         dataset.num_examples("test")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "null", '{"name": "a"}', "{}", '"text"'])
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"name": "a"}', "{}", '"text"', 100_000 * "["])
 def test_broken_manifest_is_named(dataset, content):
     (dataset.folder / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json is not a manifest"):
