@@ -60,6 +60,7 @@ def score_model() -> dict:
     scores = {}
     for name in benchmark_names():
         dataset = PreparedDataset(pathlib.Path(common_flags.DATA_ROOT.value) / name)
+        dataset.check_files()
         scores[name] = benchmark.evaluate_dataset(predictor, dataset)
         print(f"\n{name}: {json.dumps(scores[name]['stamp'])}\n{format_comparison(scores[name], first_name=path.stem)}")
     return scores

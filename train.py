@@ -27,6 +27,7 @@ from datasets import flags as common_flags
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
+from posepile.data.part_workers import WorkerKilledError
 from posepile.data.pictures import Pictures, load_pictures
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset, write_json
@@ -68,6 +69,9 @@ _BACKGROUND_DIR = flags.DEFINE_string("background_dir", None, "Folder of photogr
                                       "known; default: drawn ones.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", None, "Take another example in place of one whose record cannot be used, instead of "
                               "stopping.")
+_DATA_WORKERS = flags.DEFINE_integer("data_workers", None, "Processes that make training crops; 0: threads of this process. "
+                                     "Default: one per core but one, on machines with 4 or more. Batches are the same for any "
+                                     "number.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", None, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1)
 flags.declare_key_flag("data_root")  # for --help
 
@@ -105,7 +109,8 @@ def main(argv):
         sys.exit(f"{stop}. The same command goes on from here.")
     except KeyboardInterrupt as stop:
         sys.exit(str(stop) or "stopped. The same command goes on from the last checkpoint.")
-    except (ValueError, FileNotFoundError, ConnectionError, PrepareError, training_phases.NonFiniteLossError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError, PrepareError, WorkerKilledError,
+            training_phases.NonFiniteLossError) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -224,9 +229,12 @@ def embedded_to_render(plan: RunPlan) -> list[str]:
 
 
 def open_datasets(plan: RunPlan) -> dict[str, PreparedDataset]:
-    """All prepared data sets of the set, by name."""
-    return {name: PreparedDataset(plan.data_root / name) for name in plan.dataset_set.names()
-            if sets.is_prepared(name, plan.data_root)}
+    """All prepared data sets of the set, by name. Raises: FileNotFoundError naming missing files."""
+    datasets = {name: PreparedDataset(plan.data_root / name) for name in plan.dataset_set.names()
+                if sets.is_prepared(name, plan.data_root)}
+    for dataset in datasets.values():
+        dataset.check_files()
+    return datasets
 
 
 def require(path: pathlib.Path, phase: str) -> None:
@@ -265,7 +273,8 @@ def train_phase(plan, batch_plan, log, name, model, weak_perspective_steps, proj
     # The two phases draw different batches: fine-tuning goes on in the epochs where the initial phase ended.
     offset = 0 if name == "initial" else config.initial_steps
     statistics = QueueStatistics(batch_plan)
-    stream = backend.batch_stream(batch_plan, config.seed, statistics)
+    workers = backend.default_data_workers() if _DATA_WORKERS.value is None else _DATA_WORKERS.value
+    stream = backend.batch_stream(batch_plan, config.seed, statistics, workers)
     with stop_requested() as should_stop:
         training_phases.run_phase(
             trainer, phase, lambda step: stream(offset + step), run_dir=plan.run.path, log=log,

@@ -24,7 +24,7 @@ def usable_example(data: bytes, dataset: PreparedDataset, where: str) -> tuple[E
     Raises: ValueError if training cannot use it; hostile bytes may make a library raise anything else, too.
     """
     example = records.parse_example(tfrecord.unframe_record(data, where), dataset.skeleton.num_joints, where)
-    height, width = example.decode_image(where).shape[:2]
+    height, width = example.decode_image().shape[:2]
     if example.mask_rle is not None:
         records.decode_mask(example.mask_rle, height, width)
     check_rigid(example.world_to_camera)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from posepile.geometry.bone_lengths import is_implausible_length
 from posepile.geometry.camera import project, transform
 from posepile.geometry.skeleton import Skeleton, joint_indices
 
@@ -22,10 +23,6 @@ MIN_FITTING_SIDE = 0.05  # of the longer side of the image
 # [4, 4] from a convention of camera axes to OpenCV's (x right, y down, z forward); OpenGL's y points up and z backward.
 CAMERA_AXES = {"opencv": np.eye(4), "opengl": np.diag([1.0, -1.0, -1.0, 1.0])}
 FAR_OUTSIDE = 1.0  # image sizes beyond the border; nothing that near the picture is "far outside"
-
-# A bone is implausible where both hold: a length out of this range of its mean, and off by more than so many mm (WACV 2023).
-BONE_LENGTH_RATIO = (0.1, 3.0)
-MAX_BONE_DIFFERENCE_MM = 150.0
 
 
 def body_extents(joints3d: np.ndarray) -> np.ndarray:
@@ -70,7 +67,7 @@ def units_that_fit(extent_mm: float, units: str = "mm") -> list[str]:
 
 
 def implausible_bones(joints3d: np.ndarray, edges: np.ndarray, mean_lengths: np.ndarray) -> np.ndarray:
-    """[num_edges] bool: bones far from their mean length, see BONE_LENGTH_RATIO, or longer than a body.
+    """[num_edges] bool: bones far from their mean length, see `is_implausible_length`, or longer than a body.
 
     Args:
         joints3d: [num_joints, 3] mm; nan where there is no label: bones that end there are not implausible.
@@ -78,8 +75,7 @@ def implausible_bones(joints3d: np.ndarray, edges: np.ndarray, mean_lengths: np.
         mean_lengths: [num_edges] mm; nan where unknown.
     """
     length = np.linalg.norm(joints3d[edges[:, 0]] - joints3d[edges[:, 1]], axis=-1)
-    is_out_of_range = (length < BONE_LENGTH_RATIO[0] * mean_lengths) | (length > BONE_LENGTH_RATIO[1] * mean_lengths)
-    return is_out_of_range & (np.abs(length - mean_lengths) > MAX_BONE_DIFFERENCE_MM) | (length > BODY_EXTENT_MM[1])
+    return is_implausible_length(length, mean_lengths) | (length > BODY_EXTENT_MM[1])
 
 
 def left_right_votes(joints3d: np.ndarray, skeleton: Skeleton) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from posepile.data import augmentation, compositing, records, sampling
 from posepile.data.augmentation import AugmentationConfig, BackgroundChoice, Occlusion
 from posepile.data.pictures import Pictures, load_pictures
 from posepile.data.records import Example, PreparedDataset, decode_mask, jpeg_size
-from posepile.data.tfrecord import CorruptRecordError
+from posepile.data.tfrecord import REPAIR_ADVICE, CorruptRecordError
 from posepile.geometry import camera
 from posepile.geometry.skeleton import Skeleton, joint_indices, merge_skeletons, plain_joint_names
 
@@ -34,7 +34,6 @@ _SEEN_MARGIN = 2  # px that interpolation may touch around what a crop shows
 _MAX_SUBSTITUTIONS = 100  # of records in a row that cannot be used
 _MAX_REDUCTION = 8  # the JPEG decoder halves at most three times
 _FOUR_CHANNELS_FROM = 128  # px of the crop's side from which the detour over four channels pays, see `warp_crop`
-_ADVICE = "Delete the shard and run `python -m datasets prepare` again to make it anew."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,10 +311,9 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
     if images is None:
         images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
     for row, example in enumerate(examples):
-        where = dataset.where(split, int(positions[row]))
         is_replaced = background is not None and bool(background.is_replaced[row])
         try:
-            image, alpha = _decode(example, reductions[row], where, with_mask=is_replaced)
+            image, alpha = _decode(example, reductions[row], with_mask=is_replaced)
         except CorruptRecordError as error:
             raise UnusableExampleError(str(error), row) from error
         crop = warp_crop(image, crop_to_image[row], crop_side, reduction=reductions[row], alpha=alpha, seen=seen[row])
@@ -426,8 +424,8 @@ def _read_row(dataset: PreparedDataset, split: str, position: int, row: int) -> 
     except CorruptRecordError as error:
         raise UnusableExampleError(str(error), row) from error
     if getattr(example, f"joints{dataset.kind}") is None:
-        raise UnusableExampleError(f"{dataset.where(split, position)}: the record has no joints{dataset.kind}, but its data "
-                                   f"set has {dataset.kind} labels. {_ADVICE}", row)
+        raise UnusableExampleError(f"{example.where}: the record has no joints{dataset.kind}, but its data "
+                                   f"set has {dataset.kind} labels. {REPAIR_ADVICE}", row)
     return example
 
 
@@ -438,18 +436,17 @@ def _decoding_reductions(intrinsics: np.ndarray, crop_intrinsics: np.ndarray) ->
     return 2 ** np.clip(np.floor(np.log2(shrinking)), 0, np.log2(_MAX_REDUCTION)).astype(np.int64)
 
 
-def _decode(example: Example, reduction: int, where: str,
-            with_mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _decode(example: Example, reduction: int, with_mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """The image, [height, width, 3] uint8 RGB, `reduction` times smaller, and the mask, [height, width] uint8, 0 or
     255, if it is asked for and there is a usable one. Raises: CorruptRecordError."""
-    image, runs = example.decode_image(where, reduction), example.mask_rle
+    image, runs = example.decode_image(reduction), example.mask_rle
     if not with_mask or runs is None or runs[1::2].sum() < MIN_MASKED_SHARE * example.bbox[2] * example.bbox[3]:
         return image, None
     height, width = image.shape[:2] if reduction == 1 else jpeg_size(example.image)
     try:
         mask = decode_mask(runs, height, width, value=255)
     except ValueError as error:
-        raise CorruptRecordError(f"{where}: {error}") from error
+        raise CorruptRecordError(f"{example.where}: {error}") from error
     if reduction > 1:
         # Whole blocks, as the decoder reduces.
         mask = cv2.copyMakeBorder(mask, 0, reduction * image.shape[0] - height, 0, reduction * image.shape[1] - width,

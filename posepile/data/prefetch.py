@@ -22,7 +22,6 @@ from posepile.data.worker_processes import available_cores
 
 _EXAMPLES_PER_CALL = 64
 # At such an address TensorFlow takes images over without a copy, which it would make holding Python's lock.
-_ALIGNMENT = 64  # bytes
 
 
 def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_threads: int | None = None,

@@ -67,6 +67,7 @@ class Example:
         joints2d: [num_joints, 2] float32, px of the crop; nan where there is no label. None: labelled in 3D.
         mask_rle: run lengths of the person mask, see `encode_mask`; None where there is no mask.
         provenance: where it comes from: `subject`, `sequence`, `frame`, `camera`, `source` (file) as far as known.
+        where: file and byte offset that it was read from, for messages.
     """
 
     image: bytes
@@ -77,12 +78,12 @@ class Example:
     joints2d: np.ndarray | None = None
     mask_rle: np.ndarray | None = None
     provenance: dict = dataclasses.field(default_factory=dict)
+    where: str = dataclasses.field(default="example", compare=False)
 
-    def decode_image(self, where: str = "example", reduction: int = 1) -> np.ndarray:
+    def decode_image(self, reduction: int = 1) -> np.ndarray:
         """Decodes the crop.
 
         Args:
-            where: file and offset, for the error message.
             reduction: 1, 2, 4 or 8: how many times smaller to decode it, which the decoder does by averaging, and faster.
 
         Returns: [height, width, 3] uint8 RGB.
@@ -98,7 +99,7 @@ class Example:
             if image is None:
                 raise ValueError("it is broken")
         except (ValueError, cv2.error) as error:
-            raise CorruptRecordError(f"{where}: the image cannot be decoded: {error}") from error
+            raise CorruptRecordError(f"{self.where}: the image cannot be decoded: {error}. {tfrecord.REPAIR_ADVICE}") from error
         return image
 
 
@@ -219,7 +220,7 @@ def parse_example(payload: bytes, num_joints: int, where: str) -> Example:
     return Example(image=_byte_string(features, "image", where), intrinsics=intrinsics, world_to_camera=world_to_camera,
                    bbox=bbox, joints3d=joints3d, joints2d=joints2d,
                    mask_rle=_array(features, "mask_rle", (-1,), where, _INT64),
-                   provenance=_parse_provenance(features, where))
+                   provenance=_parse_provenance(features, where), where=where)
 
 
 def _array(features: dict, name: str, shape: tuple[int, ...], where: str, dtype: np.dtype = _FLOAT32) -> np.ndarray | None:

@@ -9,10 +9,10 @@ from tqdm import tqdm
 from posepile.data.batches import make_evaluation_batch
 from posepile.data.records import PreparedDataset, atomic_file
 from posepile.data.sampling import evenly_spread
+from posepile.geometry.bone_lengths import is_implausible_length
 from posepile.geometry.skeleton import Skeleton, merged_joint_names
 from posepile.prediction.predictor import Predictor
 
-MIN_LENGTH_RATIO, MAX_LENGTH_RATIO, MAX_LENGTH_DIFFERENCE_MM = 0.1, 3.0, 150.0  # of the data preparation in WACV 2023
 MIN_DEPTH_MM = 300.0  # nearer joints have no trustworthy projection
 _CHUNK = 256
 
@@ -33,8 +33,7 @@ def predict_poses(predictor: Predictor, dataset: PreparedDataset, split: str, po
 def plausible_poses(poses: np.ndarray, skeleton: Skeleton, datasets: Sequence[PreparedDataset]) -> np.ndarray:
     """Which predicted poses have plausible bones in every format whose mean bone lengths are known.
 
-    All joints have to be at least 300 mm in front of the camera. A bone is implausible if it is shorter than 0.1 or longer
-    than 3 times its mean, and off by more than 150 mm.
+    All joints have to be at least 300 mm in front of the camera, and no bone may have an implausible length.
 
     Args: poses: [n, num_joints, 3] mm; datasets: their manifests hold the mean bone lengths of their formats.
     Returns: [n] bool.
@@ -48,10 +47,8 @@ def plausible_poses(poses: np.ndarray, skeleton: Skeleton, datasets: Sequence[Pr
                 if statistics is None:
                     continue
                 a, b = skeleton.index(names[i]), skeleton.index(names[j])
-                length, mean = np.linalg.norm(poses[:, a] - poses[:, b], axis=-1), statistics["mean"]
-                ratio = length / mean
-                off = (ratio < MIN_LENGTH_RATIO) | (ratio > MAX_LENGTH_RATIO)
-                plausible &= ~(off & (np.abs(length - mean) > MAX_LENGTH_DIFFERENCE_MM))
+                length = np.linalg.norm(poses[:, a] - poses[:, b], axis=-1)
+                plausible &= ~is_implausible_length(length, statistics["mean"])
     return plausible
 
 

@@ -222,7 +222,7 @@ def read_everything(dataset, position, reduction):
     """What training reads of an example. Returns: the example, its image and its mask."""
     where = dataset.where("train", position)
     example = dataset.read("train", position)
-    image, mask = example.decode_image(where, reduction), None
+    image, mask = example.decode_image(reduction), None
     if example.mask_rle is not None:
         height, width = records.jpeg_size(example.image)
         try:
