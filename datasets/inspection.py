@@ -7,7 +7,7 @@ import numpy as np
 
 from posepile.data import augmentation, sampling
 from posepile.data.augmentation import AugmentationConfig
-from posepile.data.batches import crop_examples
+from posepile.data.crops import crop_examples
 from posepile.data.pictures import Pictures
 from posepile.data.records import MANIFEST_NAME, Example, PreparedDataset, decode_mask
 from posepile.geometry.camera import project

@@ -124,7 +124,7 @@ def make_augmentation(settings: Mapping[str, Any], base: AugmentationConfig) -> 
 
 @dataclasses.dataclass(frozen=True)
 class BackgroundChoice:
-    """Which examples get another background, and which one; `compositing.replace_background` does it.
+    """Which examples get another background, and which one; `compositing.choose_background` takes it.
 
     Attributes:
         is_replaced: [n] bool.
@@ -155,7 +155,7 @@ class Occlusion:
 
 def random_variations(config: AugmentationConfig, kind: str, seed: int, dataset_name: str, stream: np.ndarray) -> dict:
     """All that varies in crops: the keyword arguments geometry, color, background and occlusion of
-    `batches.crop_examples`.
+    `crops.crop_examples`.
 
     Args:
         config: the ranges.

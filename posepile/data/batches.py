@@ -9,31 +9,24 @@ A batch is a dict. Its examples with 3D labels come first (num_3d of them), then
     joints2d       [num_2d, num_joints_2d, 2] px of the crop, joints as in `joint_names_2d`; 0 where there is no label
     joints2d_mask  [num_2d, num_joints_2d] bool
 
-All geometry is computed for many examples at once; what happens per example is reading, decoding, one warp, which
-takes the person mask along as a fourth channel, what is pasted, and one colour transform.
+`crops` makes the pictures and labels of the examples; here is said which examples, and where in the batch they go.
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
-from posepile.data import augmentation, compositing, records, sampling
-from posepile.data.augmentation import AugmentationConfig, BackgroundChoice, Occlusion
+from posepile.data import augmentation, sampling
+from posepile.data.augmentation import AugmentationConfig
+from posepile.data.crops import UnusableExampleError, crop_examples
 from posepile.data.pictures import Pictures, load_pictures
-from posepile.data.records import Example, PreparedDataset, decode_mask, jpeg_size
-from posepile.data.tfrecord import REPAIR_ADVICE, CorruptRecordError
-from posepile.geometry import camera
+from posepile.data.records import PreparedDataset
+from posepile.data.tfrecord import CorruptRecordError
 from posepile.geometry.skeleton import Skeleton, joint_indices, merge_skeletons, plain_joint_names
 
-BORDER_COLOR = (0, 0, 0, 0)  # of crop pixels that lie outside the stored image, before the colour augmentation
-MIN_MASKED_SHARE = 0.05  # of the box; behind a person whose mask is smaller, hence wrong, no background is replaced
-_SEEN_MARGIN = 2  # px that interpolation may touch around what a crop shows
 _MAX_SUBSTITUTIONS = 100  # of records in a row that cannot be used
-_MAX_REDUCTION = 8  # the JPEG decoder halves at most three times
-_FOUR_CHANNELS_FROM = 128  # px of the crop's side from which the detour over four channels pays, see `warp_crop`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,209 +246,9 @@ def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: 
                              f"{plan.skipped_records[dataset.name, position]}")
 
 
-class UnusableExampleError(CorruptRecordError):
-    """A `CorruptRecordError` that knows which of several examples it is about.
-
-    Attributes:
-        row: its place among them.
-    """
-
-    def __init__(self, message: str, row: int):
-        super().__init__(message, row)  # both, for the sake of pickling
-        self.row = row
-
-    def __str__(self) -> str:
-        return self.args[0]
-
-
-def make_evaluation_batch(dataset: PreparedDataset, split: str, positions: Sequence[int],
-                          crop_side: int) -> dict[str, np.ndarray]:
-    """Unaugmented, centred crops of given examples. Returns and raises: as `crop_examples`."""
-    return crop_examples(dataset, split, positions, crop_side)
-
-
-def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int], crop_side: int, *,
-                  geometry: Mapping[str, np.ndarray] | None = None,
-                  color: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-                  background: BackgroundChoice | None = None, occlusion: Occlusion | None = None,
-                  pictures: Pictures | None = None, images: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Reads examples and cuts their training or evaluation crops.
-
-    Args:
-        dataset: the data set.
-        split: of the data set.
-        positions: [n] of the examples in the split.
-        crop_side: px.
-        geometry: shift, zoom, roll and flip as for `crop_cameras`, [n, ...] each; None: centred, upright, not mirrored.
-        color: the three arrays of `color_transform`; None: colours as stored.
-        background, occlusion: what is pasted; None: nothing.
-        pictures: to be pasted.
-        images: [n, crop_side, crop_side, 3] uint8 to write the crops to; None: new ones.
-
-    Returns: image [n, crop_side, crop_side, 3] uint8, intrinsics [n, 3, 3], and joints3d [n, num_joints, 3] (crop
-        camera frame, mm) with joints3d_mask [n, num_joints], or joints2d [n, num_joints, 2] (px of the crop) with
-        joints2d_mask, after the kind of the data set; joints in its own skeleton, 0 where there is no label.
-    Raises: UnusableExampleError naming file and offset of the first record that cannot be used.
-    """
-    examples = [_read_row(dataset, split, int(position), row) for row, position in enumerate(positions)]
-    joints = np.array([getattr(example, f"joints{dataset.kind}") for example in examples], np.float64)
-    intrinsics = np.array([example.intrinsics for example in examples], np.float64)
-    bbox = np.array([example.bbox for example in examples], np.float64)
-    geometry = dict(geometry or {})
-    crop_intrinsics, rotation = camera.crop_cameras(intrinsics, bbox, crop_side, **geometry)
-    image_to_crop = camera.crop_homography(intrinsics, crop_intrinsics, rotation)
-    crop_to_image = np.linalg.inv(image_to_crop)
-    reductions = _decoding_reductions(intrinsics, crop_intrinsics).tolist()
-    seen = _seen_parts(crop_to_image, crop_side).tolist()
-
-    if images is None:
-        images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
-    for row, example in enumerate(examples):
-        is_replaced = background is not None and bool(background.is_replaced[row])
-        try:
-            image, alpha = _decode(example, reductions[row], with_mask=is_replaced)
-        except CorruptRecordError as error:
-            raise UnusableExampleError(str(error), row) from error
-        crop = warp_crop(image, crop_to_image[row], crop_side, reduction=reductions[row], alpha=alpha, seen=seen[row])
-        if alpha is not None:
-            crop, alpha = crop
-            crop = compositing.replace_background(crop, alpha, pictures.backgrounds, background.picture[row])
-        if occlusion is not None:
-            compositing.occlude(crop, occlusion.erased[row], occlusion.noise[row],
-                                occlusion.objects[row, :occlusion.num_objects[row]], pictures.occluder_pyramids)
-        if color is None:
-            images[row] = crop
-        else:
-            transform_colors(crop, color[0][row], color[1][row], color[2][row], result=images[row])
-
-    if dataset.kind == "3d":
-        joints = np.einsum("nij,nkj->nki", rotation, joints)
-    else:
-        joints = _apply_homography(image_to_crop, joints)
-    flip = geometry.get("flip")
-    if flip is not None:
-        joints = np.where(np.asarray(flip)[:, None, None], joints[:, list(dataset.skeleton.mirror)], joints)
-    mask = np.isfinite(joints).all(axis=-1)
-    return {"image": images, "intrinsics": crop_intrinsics.astype(np.float32),
-            f"joints{dataset.kind}": np.where(mask[..., None], joints, 0).astype(np.float32),
-            f"joints{dataset.kind}_mask": mask}
-
-
-def warp_crop(image: np.ndarray, crop_to_image: np.ndarray, crop_side: int, *, reduction: int = 1,
-              alpha: np.ndarray | None = None, seen: Sequence[int] | None = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """Resamples an image bilinearly into a square crop; what lies outside the image gets BORDER_COLOR.
-
-    Args:
-        image: [height, width, 3] uint8.
-        crop_to_image: [3, 3] homography from px of the crop to px of the image at full size.
-        crop_side: px.
-        reduction: how many times smaller than full size `image` and `alpha` are.
-        alpha: [height, width] uint8, resampled along with the image; None: there is none.
-        seen: left, top, right, bottom of what the crop shows, px of the image at full size, see `_seen_parts`; saves the
-            work on the rest of the image. None: all of it.
-
-    Returns: [crop_side, crop_side, 3] uint8, and with `alpha` its resampled values [crop_side, crop_side], too.
-    """
-    if reduction > 1:
-        # Pixel 0 of the reduced image is the mean of pixels 0 .. reduction - 1.
-        shift = (reduction - 1) / 2
-        crop_to_image = np.array([[1, 0, -shift], [0, 1, -shift], [0, 0, reduction]]) @ crop_to_image
-    if seen is not None:
-        left, top = (min(low // reduction, length - 1) for low, length in zip(seen[:2], image.shape[1::-1], strict=True))
-        right, bottom = (max(-(-high // reduction), low + 1) for low, high in zip((left, top), seen[2:], strict=True))
-        image = image[top:bottom, left:right]
-        alpha = None if alpha is None else alpha[top:bottom, left:right]
-        crop_to_image = crop_to_image - np.outer([left, top, 0], crop_to_image[2])
-    size = (crop_side, crop_side)
-    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT,
-               "borderValue": BORDER_COLOR}
-    if alpha is None and crop_side < _FOUR_CHANNELS_FROM:
-        return cv2.warpPerspective(image, crop_to_image, size, **options)
-    # OpenCV 5.0 warps four channels twice as fast as three, with the same result.
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    if alpha is not None:
-        cv2.insertChannel(alpha, image, 3)
-    warped = cv2.warpPerspective(image, crop_to_image, size, **options)
-    crop = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
-    return crop if alpha is None else (crop, cv2.extractChannel(warped, 3))
-
-
-def _seen_parts(crop_to_image: np.ndarray, crop_side: int) -> np.ndarray:
-    """What crops show of their images: [n, 4] int64 left, top, right, bottom, px, from 0 on, perhaps beyond the image."""
-    low, high = -0.5, crop_side - 0.5
-    corners = crop_to_image @ np.array([[low, high, low, high], [low, low, high, high], [1, 1, 1, 1]])
-    in_front = corners[:, 2:].min(axis=2, keepdims=True) > 0  # else no bounds follow from the corners
-    corners = corners[:, :2] / np.where(in_front, corners[:, 2:], np.nan)
-    bounds = np.concatenate([corners.min(axis=2) - _SEEN_MARGIN, corners.max(axis=2) + 1 + _SEEN_MARGIN], axis=1)
-    everything = [0, 0, records.MAX_IMAGE_SIDE, records.MAX_IMAGE_SIDE]
-    bounds = np.where(np.isnan(bounds), everything, np.clip(bounds, 0, records.MAX_IMAGE_SIDE))
-    return bounds.astype(np.int64)
-
-
-def transform_colors(image: np.ndarray, linear: np.ndarray, mean_gain: np.ndarray, offset: np.ndarray,
-                     result: np.ndarray | None = None) -> np.ndarray:
-    """Applies an affine colour map, see `augmentation.color_transform`; rounded and clipped to 0 .. 255.
-
-    Args:
-        image: [height, width, 3] uint8.
-        linear, mean_gain: [3, 3].
-        offset: [3], in 0 .. 255 units.
-        result: [height, width, 3] uint8 to write to; None: a new one.
-    """
-    mean = cv2.mean(image)[:3]
-    matrix = np.empty((3, 4), np.float32)
-    matrix[:, :3] = linear
-    matrix[:, 3] = mean_gain @ mean + offset
-    return cv2.transform(image, matrix, dst=result)
-
-
 def _joint_names_2d(dataset: PreparedDataset) -> list[str]:
     names = plain_joint_names(dataset.skeleton)
     if len(set(names)) < len(names):
         raise ValueError(f"data set {dataset.name}: the skeleton of a data set with 2D labels may name every joint "
                          f"only once; {dataset.skeleton.name} merges formats that share names")
     return names
-
-
-def _read_row(dataset: PreparedDataset, split: str, position: int, row: int) -> Example:
-    """Raises: UnusableExampleError."""
-    try:
-        example = dataset.read(split, position)
-    except CorruptRecordError as error:
-        raise UnusableExampleError(str(error), row) from error
-    if getattr(example, f"joints{dataset.kind}") is None:
-        raise UnusableExampleError(f"{example.where}: the record has no joints{dataset.kind}, but its data "
-                                   f"set has {dataset.kind} labels. {REPAIR_ADVICE}", row)
-    return example
-
-
-def _decoding_reductions(intrinsics: np.ndarray, crop_intrinsics: np.ndarray) -> np.ndarray:
-    """[n] int64: by which power of two to shrink images while decoding, so that the warp, which averages over one
-    source pixel only, shrinks them by less than two."""
-    shrinking = intrinsics[:, 0, 0] / crop_intrinsics[:, 0, 0]
-    return 2 ** np.clip(np.floor(np.log2(shrinking)), 0, np.log2(_MAX_REDUCTION)).astype(np.int64)
-
-
-def _decode(example: Example, reduction: int, with_mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """The image, [height, width, 3] uint8 RGB, `reduction` times smaller, and the mask, [height, width] uint8, 0 or
-    255, if it is asked for and there is a usable one. Raises: CorruptRecordError."""
-    image, runs = example.decode_image(reduction), example.mask_rle
-    if not with_mask or runs is None or runs[1::2].sum() < MIN_MASKED_SHARE * example.bbox[2] * example.bbox[3]:
-        return image, None
-    height, width = image.shape[:2] if reduction == 1 else jpeg_size(example.image)
-    try:
-        mask = decode_mask(runs, height, width, value=255)
-    except ValueError as error:
-        raise CorruptRecordError(f"{example.where}: {error}") from error
-    if reduction > 1:
-        # Whole blocks, as the decoder reduces.
-        mask = cv2.copyMakeBorder(mask, 0, reduction * image.shape[0] - height, 0, reduction * image.shape[1] - width,
-                                  cv2.BORDER_REPLICATE)
-        mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return image, mask
-
-
-def _apply_homography(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """[n, 3, 3] on [n, num_points, 2]."""
-    mapped = np.einsum("nij,nkj->nki", homography[:, :, :2], points) + homography[:, None, :, 2]
-    return mapped[..., :2] / mapped[..., 2:]

@@ -16,28 +16,36 @@ _NOISE_SIDE = 512  # px of the noise tile, at least
 _MAX_ALPHA = 255
 
 
-def replace_background(crop: np.ndarray, alpha: np.ndarray, backgrounds: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """Shows a person before another picture.
+def choose_background(backgrounds: np.ndarray, choice: np.ndarray, side: int) -> np.ndarray:
+    """A window of one of the pictures.
 
     Args:
-        crop: [side, side, 3] uint8 RGB.
-        alpha: [side, side] uint8, 255 where the person is, 0 where not.
-        backgrounds: [n, larger, larger, 3] uint8 RGB, larger than the crop.
+        backgrounds: [n, larger, larger, 3] uint8 RGB, at least as large as the crop.
         choice: [4] in 0 .. 1, a row of `BackgroundChoice.picture`.
+        side: of the crop, px.
 
-    Returns: [side, side, 3] uint8.
+    Returns: [side, side, 3] uint8 RGB, to be written to.
     """
     which, x, y, mirrored = choice.tolist()
-    background = backgrounds[int(which * len(backgrounds))]
-    side, free = len(crop), len(background) - len(crop) + 1
+    picture = backgrounds[int(which * len(backgrounds))]
+    free = len(picture) - side + 1
     left, top = int(x * free), int(y * free)
-    background = background[top:top + side, left:left + side]
-    result = cv2.flip(background, 1) if mirrored >= 0.5 else background.copy()
-    left, top, width, height = cv2.boundingRect(alpha)  # elsewhere there is nothing of the person
-    region = np.s_[top:top + height, left:left + width]
-    if width:
-        _lay_over(result[region], cv2.multiply(crop[region], (alpha := _as_rgb(alpha[region])), scale=1 / _MAX_ALPHA), alpha)
-    return result
+    window = picture[top:top + side, left:left + side]
+    return cv2.flip(window, 1) if mirrored >= 0.5 else window.copy()
+
+
+def put_before(background: np.ndarray, person: np.ndarray, left: int, top: int) -> None:
+    """Puts a person before a background, in place.
+
+    Args:
+        background: [side, side, 3] uint8 RGB.
+        person: [h, w, 4] uint8 RGBA, not premultiplied.
+        left, top: of the person in the background, px.
+    """
+    if person.size:
+        alpha = _as_rgb(cv2.extractChannel(person, 3))
+        premultiplied = cv2.multiply(cv2.cvtColor(person, cv2.COLOR_RGBA2RGB), alpha, scale=1 / _MAX_ALPHA)
+        _lay_over(background[top:top + len(person), left:left + person.shape[1]], premultiplied, alpha)
 
 
 def occlude(crop: np.ndarray, erased: np.ndarray, noise: np.ndarray, objects: np.ndarray,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from posepile.data import batches, prefetch
+from posepile.data import batches, crops, prefetch
 from posepile.data.batches import BatchPlan, PartPlan
 from posepile.data.part_workers import PartWorkers
 from posepile.data.queue_statistics import QueueStatistics
@@ -62,7 +62,7 @@ def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, bat
                        num_parallel_calls: int | None = None) -> tf.data.Dataset:
     """All examples of a split once, in order, unaugmented; the last batch may be smaller.
 
-    Returns: elements as `batches.make_evaluation_batch`.
+    Returns: elements as `crops.crop_examples`.
     Raises: as `training_dataset`.
     """
     num_threads, num_examples = prefetch.prepare_threads(num_parallel_calls), dataset.num_examples(split)
@@ -70,7 +70,7 @@ def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, bat
 
     def load(start):
         positions = range(start, min(start + batch_size, num_examples))
-        return batches.make_evaluation_batch(dataset, split, positions, crop_side)
+        return crops.crop_examples(dataset, split, positions, crop_side)
 
     starts = tf.data.Dataset.range(0, num_examples, batch_size)
     result = starts.map(lambda start: _numpy_call(load, start, specs), num_parallel_calls=num_threads)
@@ -106,7 +106,7 @@ def _deal(plan: BatchPlan, arrays: Sequence[dict[str, tf.Tensor]]) -> dict[str, 
 
 
 def _crop_specs(kind: str, crop_side: int, num_joints: int) -> dict[str, tuple[tuple, tf.DType]]:
-    """Name -> (shape of one example, dtype) of what `batches.crop_examples` returns."""
+    """Name -> (shape of one example, dtype) of what `crops.crop_examples` returns."""
     num_coordinates = {"3d": 3, "2d": 2}[kind]
     return {"image": ((crop_side, crop_side, 3), tf.uint8), "intrinsics": ((3, 3), tf.float32),
             f"joints{kind}": ((num_joints, num_coordinates), tf.float32),

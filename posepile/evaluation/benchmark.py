@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posepile.data.batches import make_evaluation_batch
+from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset, atomic_file, write_json
 from posepile.data.sampling import evenly_spread
 from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
@@ -23,7 +23,7 @@ def evaluation_split(dataset: PreparedDataset) -> str:
 
 def read_truth(dataset: PreparedDataset, split: str, positions: Sequence[int], crop_side: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels in the frames of the evaluation crops: joints3d [n, num_joints, 3] mm, and their mask [n, num_joints] bool."""
-    chunks = [make_evaluation_batch(dataset, split, positions[i:i + 256], crop_side) for i in range(0, len(positions), 256)]
+    chunks = [crop_examples(dataset, split, positions[i:i + 256], crop_side) for i in range(0, len(positions), 256)]
     return np.concatenate([c["joints3d"] for c in chunks]), np.concatenate([c["joints3d_mask"] for c in chunks])
 
 

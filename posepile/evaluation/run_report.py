@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from posepile.data.batches import make_evaluation_batch
+from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset
 from posepile.data.sampling import evenly_spread
 from posepile.evaluation.benchmark import evaluation_split
@@ -36,7 +36,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
     models = [name for name in scores if name != "mean_pose"]
     split = evaluation_split(dataset)
     positions = evenly_spread(dataset.num_examples(split), NUM_SAMPLES)
-    batch = make_evaluation_batch(dataset, split, positions, crop_side)
+    batch = crop_examples(dataset, split, positions, crop_side)
     predictions = {}
     for name in models:
         with np.load(run_dir / "evaluation" / f"{name}_{dataset.name}.npz", allow_pickle=False) as file:

@@ -7,7 +7,7 @@ import cv2
 import keras
 import numpy as np
 
-from posepile.data.batches import warp_crop
+from posepile.data.crops import warp_crop
 from posepile.geometry.camera import crop_cameras, crop_homography, weak_crop_intrinsics
 from posepile.geometry.skeleton import Skeleton, joint_indices
 from posepile.models.pose_model import PoseModel

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from posepile.data.batches import make_evaluation_batch
+from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset, atomic_file
 from posepile.data.sampling import evenly_spread
 from posepile.geometry.bone_lengths import is_implausible_length
@@ -24,7 +24,7 @@ def predict_poses(predictor: Predictor, dataset: PreparedDataset, split: str, po
     with tqdm(total=len(positions), desc=f"{description or dataset.name:12}", unit="crop", mininterval=1.0,
               dynamic_ncols=True) as progress:
         for start in range(0, len(positions), _CHUNK):
-            batch = make_evaluation_batch(dataset, split, positions[start:start + _CHUNK], predictor.model.crop_side)
+            batch = crop_examples(dataset, split, positions[start:start + _CHUNK], predictor.model.crop_side)
             results.append(predictor.predict_crops(batch["image"], batch["intrinsics"]))
             progress.update(len(results[-1]))
     return np.concatenate(results)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import input_pipeline, per_example_loader, person_crops
 from benchmarks.input_pipeline import Workload
-from posepile.data import batches, records
+from posepile.data import crops, records
 from posepile.data.augmentation import NO_AUGMENTATION, AugmentationConfig
 from posepile.data.records import PreparedDataset
 from posepile.geometry import camera
@@ -53,7 +53,7 @@ def test_prints_the_figures_in_their_order_as_one_json_line(capfd, monkeypatch):
 @pytest.mark.parametrize("name", ["rig_one", "photos"])
 def test_the_yardstick_without_augmentation_makes_the_evaluation_crop(data_root, name):
     dataset = PreparedDataset(data_root / name)
-    expected = batches.make_evaluation_batch(dataset, "train", [3], CROP_SIDE)
+    expected = crops.crop_examples(dataset, "train", [3], CROP_SIDE)
     found = load(dataset, 3)
     assert found.keys() == expected.keys()
     for key in found.keys() - {"image"}:

@@ -1,5 +1,6 @@
 """Small prepared data sets for tests."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -7,12 +8,16 @@ import cv2
 import numpy as np
 
 from posepile.data import records
+from posepile.data.augmentation import NO_AUGMENTATION, AugmentationConfig
 from posepile.data.records import Example, PreparedDataset
 from posepile.geometry import camera
 from posepile.geometry.skeleton import Skeleton, load_skeleton
 
 IMAGE_SIDE = 160
 DOT_RADIUS = 3
+GEOMETRY_ONLY = dataclasses.replace(
+    NO_AUGMENTATION, **{name: getattr(AugmentationConfig(), name)
+                        for name in ("shift", "zoom", "roll_degrees", "flip_probability")})
 
 
 def write_prepared(folder: pathlib.Path, name: str, skeleton: Skeleton | str, examples: Sequence[Example], kind: str,
@@ -82,3 +87,13 @@ def dotted_example(rng: np.random.Generator, skeleton: Skeleton | str, kind: str
 def encode_jpeg(image: np.ndarray) -> bytes:
     """[height, width, 3] uint8 RGB -> JPEG bytes."""
     return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+def masked_dataset(root, mask, image_value=200):
+    """A data set of one person, plain bright, with this mask, in a camera whose crop is the stored picture."""
+    side = len(mask)
+    intrinsics = np.float32([[300, 0, (side - 1) / 2], [0, 300, (side - 1) / 2], [0, 0, 1]])
+    example = Example(encode_jpeg(np.full((side, side, 3), image_value, np.uint8)), intrinsics,
+                              np.eye(4, dtype=np.float32), np.float32([-0.5, -0.5, side, side]),
+                              joints3d=np.full((17, 3), 3000, np.float32), mask_rle=records.encode_mask(mask))
+    return write_prepared(root, "masked", "h36m_17", [example], "3d")

@@ -18,20 +18,23 @@ def pyramid(picture):
     return [picture, picture[::2, ::2], picture[::4, ::4]]
 
 
-def test_a_crop_is_blended_into_the_chosen_window_of_a_picture():
+def test_a_person_is_blended_into_the_chosen_window_of_a_picture():
     rng = np.random.default_rng(0)
-    crop, alpha = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8), rng.integers(0, 256, (SIDE, SIDE), np.uint8)
-    alpha[:, :20] = 0
-    alpha[50:] = 0
+    person = rng.integers(0, 256, (30, 20, 4), np.uint8)
     backgrounds = rng.integers(0, 256, (3, SIDE + 4, SIDE + 4, 3), np.uint8)
+    untouched = backgrounds.copy()
     # Picture 1 of 3; 5 windows a direction: x from 2, y from 4; not mirrored and mirrored.
     for mirrored, turned in ((0.2, lambda picture: picture), (0.8, lambda picture: picture[:, ::-1])):
-        result = compositing.replace_background(crop, alpha, backgrounds, np.array([0.5, 0.5, 0.99, mirrored]))
-        weight = alpha[..., None] / 255
-        expected = weight * crop + (1 - weight) * turned(backgrounds[1, 4:4 + SIDE, 2:2 + SIDE])
-        assert np.abs(result - expected).max() <= 1
-    empty = compositing.replace_background(crop, np.zeros_like(alpha), backgrounds, np.array([0.5, 0.5, 0.99, 0.2]))
-    np.testing.assert_array_equal(empty, backgrounds[1, 4:4 + SIDE, 2:2 + SIDE])
+        crop = compositing.choose_background(backgrounds, np.array([0.5, 0.5, 0.99, mirrored]), SIDE)
+        expected = turned(backgrounds[1, 4:4 + SIDE, 2:2 + SIDE]).astype(float)
+        np.testing.assert_array_equal(crop, expected)
+        compositing.put_before(crop, person, 7, 11)
+        weight, below = person[..., 3:] / 255, expected[11:41, 7:27]
+        below[:] = weight * person[..., :3] + (1 - weight) * below
+        assert np.abs(crop - expected).max() <= 1
+    np.testing.assert_array_equal(backgrounds, untouched)
+    compositing.put_before(crop, np.zeros((0, 0, 4), np.uint8), 0, 0)
+    assert np.abs(crop - expected).max() <= 1
 
 
 def test_an_erased_rectangle_is_noise_and_the_rest_stays():

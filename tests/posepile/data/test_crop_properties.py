@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from posepile.data import sampling
 from posepile.data.augmentation import NO_AUGMENTATION, AugmentationConfig, BackgroundChoice
-from posepile.data.batches import BatchPlan, crop_examples, make_batch, make_part
+from posepile.data.batches import BatchPlan, make_batch, make_part
+from posepile.data.crops import crop_examples
 from posepile.data.pictures import Pictures
 from posepile.data.records import Example, encode_mask
 from posepile.geometry import camera

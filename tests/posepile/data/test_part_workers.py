@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from posepile.data import batches, part_workers, prefetch
-from posepile.data.batches import BatchPlan, UnusableExampleError
+from posepile.data.batches import BatchPlan
+from posepile.data.crops import UnusableExampleError
 from posepile.data.part_workers import PartWorkers, WorkerKilledError
 from posepile.data.queue_statistics import QueueStatistics
 from tests.posepile.data.prepared import dotted_example, write_prepared

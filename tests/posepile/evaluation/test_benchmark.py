@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from posepile.data.batches import make_evaluation_batch
+from posepile.data.crops import crop_examples
 from posepile.evaluation import benchmark
 from posepile.geometry.skeleton import joint_indices
 from tests.posepile import small_model
@@ -20,7 +20,7 @@ class _KnowsTheTruth:
 
     def __init__(self, dataset, split, offset):
         positions = range(dataset.num_examples(split))
-        truth = make_evaluation_batch(dataset, split, positions, 32)["joints3d"]
+        truth = crop_examples(dataset, split, positions, 32)["joints3d"]
         self.poses = np.full((len(truth), 7, 3), np.nan, np.float32)
         self.poses[:, joint_indices(self.skeleton, dataset.skeleton)] = truth + np.float32(offset)
         self.position = 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posepile.data.batches import make_evaluation_batch
+from posepile.data.crops import crop_examples
 from posepile.geometry.skeleton import merge_skeletons
 from posepile.training.pseudo_labels import make_pseudo_labels, plausible_poses, predict_poses
 from tests.posepile import small_model
@@ -75,7 +75,7 @@ class _Predictor:
 def test_predicts_the_evaluation_crops(batch_plan):
     dataset = batch_plan.datasets_3d[0][0]
     poses = predict_poses(predictor := _Predictor(), dataset, "train", np.array([3, 8]))
-    expected = make_evaluation_batch(dataset, "train", [3, 8], 32)
+    expected = crop_examples(dataset, "train", [3, 8], 32)
     np.testing.assert_array_equal(predictor.intrinsics, expected["intrinsics"])
     np.testing.assert_allclose(poses[:, 0, 2], 3000 + 10 * expected["image"].mean(axis=(1, 2, 3)), rtol=1e-6)
 
