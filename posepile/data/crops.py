@@ -4,6 +4,7 @@ All geometry is computed for many examples at once; what happens per example is 
 pasted, and one colour transform. Where the background is replaced, nothing but the person is warped.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -121,16 +122,17 @@ def warp_crop(image: np.ndarray, crop_to_image: np.ndarray, crop_side: int, *, r
 
     Returns: [crop_side, crop_side, 3] uint8.
     """
-    crop_to_image = _to_reduced(reduction) @ crop_to_image
+    size = (crop_side, crop_side)
     if crop_side < _FOUR_CHANNELS_FROM:
-        return _warp(image, crop_to_image, (crop_side, crop_side))
+        return _warp(image, _between_parts(crop_to_image, reduction=reduction), size)
+    left = top = 0
     if seen is not None:
         left, top = (min(low // reduction, length - 1) for low, length in zip(seen[:2], image.shape[1::-1], strict=True))
         right, bottom = (max(-(-high // reduction), low + 1) for low, high in zip((left, top), seen[2:], strict=True))
-        image, crop_to_image = image[top:bottom, left:right], _translation(-left, -top) @ crop_to_image
+        image = image[top:bottom, left:right]
     # OpenCV 5.0 warps four channels twice as fast as three, with the same result.
-    warped = _warp(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), crop_to_image, (crop_side, crop_side))
-    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+    homography = _between_parts(crop_to_image, left=left, top=top, reduction=reduction)
+    return cv2.cvtColor(_warp(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), homography, size), cv2.COLOR_RGBA2RGB)
 
 
 def cut_out(image: np.ndarray, alpha: np.ndarray, image_to_crop: np.ndarray, crop_to_image: np.ndarray, crop_side: int,
@@ -148,19 +150,12 @@ def cut_out(image: np.ndarray, alpha: np.ndarray, image_to_crop: np.ndarray, cro
     """
     left, top, width, height = cv2.boundingRect(alpha)
     left, top, right, bottom = max(left - 1, 0), max(top - 1, 0), left + width + 1, top + height + 1
-    from_reduced = np.linalg.inv(_to_reduced(reduction))
-    corners = image_to_crop @ from_reduced @ np.array([[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]])
-    if corners[2].min() <= 0:  # not in front of the camera all over: no bound follows from the corners
-        x, y, end_x, end_y = 0, 0, crop_side, crop_side
-    else:
-        corners = corners[:2] / corners[2]
-        x, y = np.clip(np.floor(corners.min(axis=1)), 0, crop_side).astype(int).tolist()
-        end_x, end_y = np.clip(np.ceil(corners.max(axis=1)) + 1, 0, crop_side).astype(int).tolist()
+    x, y, end_x, end_y = _window_around(image_to_crop, left, top, right, bottom, reduction, crop_side)
     if end_x <= x or end_y <= y:
         return np.zeros((0, 0, 4), np.uint8), 0, 0
     cut = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA)
     cv2.insertChannel(alpha[top:bottom, left:right], cut, 3)
-    homography = _translation(-left, -top) @ _to_reduced(reduction) @ crop_to_image @ _translation(x, y)
+    homography = _between_parts(crop_to_image, x, y, left, top, reduction)
     return _warp(cut, homography, (end_x - x, end_y - y)), x, y
 
 
@@ -169,14 +164,32 @@ def _warp(image: np.ndarray, crop_to_image: np.ndarray, size: tuple[int, int]) -
                                borderMode=cv2.BORDER_CONSTANT, borderValue=BORDER_COLOR)
 
 
-def _to_reduced(reduction: int) -> np.ndarray:
-    """[3, 3] from px of an image to px of one so many times smaller, whose pixel 0 is the mean of the first of them."""
+def _between_parts(crop_to_image: np.ndarray, x: int = 0, y: int = 0, left: int = 0, top: int = 0,
+                   reduction: int = 1) -> np.ndarray:
+    """[3, 3] from px of the crop's window that begins at x, y to px of the part of the reduced image that begins at left,
+    top. Plain numbers: numpy would take several times as long for so few."""
+    rows = [[a, b, a * x + b * y + c] for a, b, c in crop_to_image.tolist()]
+    # Pixel 0 of the reduced image is the mean of pixels 0 .. reduction - 1.
+    start_x, start_y = ((reduction - 1) / 2 + reduction * start for start in (left, top))
+    return np.array([[u - start_x * w for u, w in zip(rows[0], rows[2], strict=True)],
+                     [v - start_y * w for v, w in zip(rows[1], rows[2], strict=True)], [reduction * w for w in rows[2]]])
+
+
+def _window_around(image_to_crop: np.ndarray, left: int, top: int, right: int, bottom: int, reduction: int,
+                   crop_side: int) -> tuple[int, int, int, int]:
+    """The crop's window, x, y, end of x, end of y, that shows a part of the reduced image."""
+    (a, b, c), (d, e, f), (g, h, i) = image_to_crop.tolist()
     shift = (reduction - 1) / 2
-    return np.array([[1, 0, -shift], [0, 1, -shift], [0, 0, reduction]])
-
-
-def _translation(x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+    xs, ys = [], []
+    for u, v in ((left, top), (right, top), (left, bottom), (right, bottom)):
+        u, v = reduction * u + shift, reduction * v + shift
+        w = g * u + h * v + i
+        if w <= 0:  # not in front of the camera all over: no bound follows from the corners
+            return 0, 0, crop_side, crop_side
+        xs.append((a * u + b * v + c) / w)
+        ys.append((d * u + e * v + f) / w)
+    return (max(math.floor(min(xs)), 0), max(math.floor(min(ys)), 0),
+            min(math.ceil(max(xs)) + 1, crop_side), min(math.ceil(max(ys)) + 1, crop_side))
 
 
 def _seen_parts(crop_to_image: np.ndarray, crop_side: int) -> np.ndarray:
