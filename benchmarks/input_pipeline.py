@@ -7,10 +7,11 @@ rounds, on the same crops where there are crops, and the ratio is the median ove
 machine hits all alike. What runs on one thread is timed by the CPU time of the process, where other load counts least;
 `wall_*` are the same ratios by the clock. "Per core" means: per second of CPU time of that single thread. Needs Linux.
 
-    ratio_to_yardstick    crops per second with full training augmentation, `batches.make_batch`, against
-                          `per_example_loader`; both read, decode and augment
+    ratio_to_yardstick    crops per second with full training augmentation, `batches.make_part` as the queues call it,
+                          against `per_example_loader`; both read, decode and augment
     share_of_decode       the same against JPEG decoding alone, of bytes in memory
-    scaling_1_to_2_cores  crops per second (wall clock) of tf.data on 2 cores against 1; null where there is only one
+    scaling_1_to_2_cores  crops per second (wall clock) of tf.data on 2 cores with two worker processes, against 1 core with
+                          one; null where there is only one core. threads_scaling_1_to_2_cores: threads instead
     random_vs_sequential  records read per second, in random against stored order, page cache warm
     late_start_ratio      seconds to the first batch of tf.data from step 1,000,000 on, against step 0
     memory_growth_mb      resident memory of a process that reads from 10^7 examples, less one that reads from 10^4
@@ -18,6 +19,7 @@ machine hits all alike. What runs on one thread is timed by the CPU time of the 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -36,7 +38,7 @@ import cv2
 import numpy as np
 
 from benchmarks import per_example_loader, person_crops
-from posepile.data import batches, sampling
+from posepile.data import batches, prefetch, sampling
 from posepile.data.augmentation import NO_AUGMENTATION
 from posepile.data.batches import BatchPlan
 from posepile.data.pictures import load_pictures
@@ -113,43 +115,51 @@ def measure(workload: Workload) -> dict:
 
 
 def measure_crops(data_root: pathlib.Path, crop_side: int, num_rounds: int) -> dict:
-    """Compares on one thread decoding, reading and decoding, the yardstick, and batches with and without augmentation.
+    """Compares on one thread decoding, reading and decoding, the yardstick, and ours with and without augmentation.
 
-    Every variant makes a batch of the same examples per round; the order of the variants is reversed every other round.
+    Every variant makes the same examples per round: of every data set those of as many steps as the queues ask for at
+    once. The order of the variants is reversed every other round.
 
     Returns: the ratios by CPU time and by wall clock, and the crops per second of every variant.
     """
     plan, plain_plan = (person_crops.open_plan(data_root, crop_side, config) for config in (None, NO_AUGMENTATION))
     pictures, rng = load_pictures(crop_side), np.random.default_rng(SEED)
+    num_examples = [prefetch.steps_per_call(part) * len(part.rows) for part in plan.parts]
+    memory = np.empty((max(num_examples), crop_side, crop_side, 3), np.uint8)  # used again, as by the worker processes
 
-    def decode_all(step):
+    def decode_all(number):
         for image in jpegs:
             cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
 
-    def read_and_decode(step):
-        for dataset, position in _examples_of_batch(plan, step):
+    def read_and_decode(number):
+        for dataset, position in _examples_of_round(plan, number):
             dataset.read(plan.split, position).decode_image()
 
-    def load_one_by_one(step):
+    def load_one_by_one(number):
         return [per_example_loader.load_example(dataset, plan.split, position, crop_side, plan.augmentation, pictures, rng)
-                for dataset, position in _examples_of_batch(plan, step)]
+                for dataset, position in _examples_of_round(plan, number)]
+
+    def make_parts(plan, number):
+        for part, size in zip(plan.parts, num_examples, strict=True):
+            num_steps = prefetch.steps_per_call(part)
+            batches.scatter_joints(part, batches.make_part(plan, part, SEED, number * num_steps, num_steps, memory[:size]))
 
     variants = {"decode": decode_all, "read_and_decode": read_and_decode, "yardstick": load_one_by_one,
-                "batches": lambda step: batches.make_batch(plan, SEED, step),
-                "batches_without_augmentation": lambda step: batches.make_batch(plain_plan, SEED, step)}
+                "parts": functools.partial(make_parts, plan),
+                "parts_without_augmentation": functools.partial(make_parts, plain_plan)}
     seconds = []
-    for step in range(num_rounds + 1):
-        jpegs = [dataset.read(plan.split, position).image for dataset, position in _examples_of_batch(plan, step)]
-        order = list(variants) if step % 2 else list(variants)[::-1]
-        timings = {name: _seconds(functools.partial(variants[name], step)) for name in order}
+    for number in range(num_rounds + 1):
+        jpegs = [dataset.read(plan.split, position).image for dataset, position in _examples_of_round(plan, number)]
+        order = list(variants) if number % 2 else list(variants)[::-1]
+        timings = {name: _seconds(functools.partial(variants[name], number)) for name in order}
         seconds.append([timings[name] for name in variants])
     cpu, wall = (dict(zip(variants, times, strict=True)) for times in np.transpose(seconds[1:]))  # the first warms up
-    ratios = {"ratio_to_yardstick": ("yardstick", "batches"), "share_of_decode": ("decode", "batches"),
-              "share_of_read_and_decode": ("read_and_decode", "batches")}
+    ratios = {"ratio_to_yardstick": ("yardstick", "parts"), "share_of_decode": ("decode", "parts"),
+              "share_of_read_and_decode": ("read_and_decode", "parts")}
     return {
         **{name: _median_ratio(cpu[above], cpu[below]) for name, (above, below) in ratios.items()},
         **{f"wall_{name}": _median_ratio(wall[above], wall[below]) for name, (above, below) in ratios.items()},
-        **{f"{name}_crops_per_second_per_core": _rate(plan.batch_size, cpu[name]) for name in variants},
+        **{f"{name}_crops_per_second_per_core": _rate(sum(num_examples), cpu[name]) for name in variants},
         "bytes_per_jpeg": round(np.mean([len(image) for image in jpegs])),
     }
 
@@ -168,34 +178,35 @@ def measure_reads(data_root: pathlib.Path, num_rounds: int) -> dict:
 def measure_queues(data_root: pathlib.Path, workload: Workload) -> dict:
     """Compares tf.data on one and on two cores, and its start at a late step with that at the first one.
 
-    A process per number of cores is confined to these; while one works, the other is idle.
+    A process per number of cores is confined to these, its workers too; while one works, the other is idle. On one core
+    there is one thread or one worker process that makes crops, on two there are two.
 
-    Returns: `scaling_1_to_2_cores` is by the wall clock, which other load on the machine lowers: see the cores that
-        the process kept busy, and those that anything else did meanwhile. What the threads cost each other shows in the
-        CPU milliseconds per crop.
+    Returns: the scaling is by the wall clock, which other load on the machine lowers: see the cores that were busy in all.
     """
     available = sorted(os.sched_getaffinity(0))
     pools = {number: _process_on(available[:number]) for number in (1, 2) if number <= len(available)}
+    modes = ("processes", "threads")
     try:
-        for future in [pool.submit(_queue_round, data_root, workload, number, 0) for number, pool in pools.items()]:
+        for future in [pool.submit(_queue_round, data_root, workload, number, 0, "threads") for number, pool in pools.items()]:
             future.result()  # tensorflow is imported, every kind of operation has run once
-        timings = np.array([[pool.submit(_queue_round, data_root, workload, number, step).result()
-                             for number, pool in pools.items()] for step in range(workload.queue_rounds)])
+        timings = np.array([[[pool.submit(_queue_round, data_root, workload, number, step, mode).result()
+                              for number, pool in pools.items()] for mode in modes]
+                            for step in range(workload.queue_rounds)])
         starts = np.array([[pools[max(pools)].submit(_start_seconds, data_root, workload, step).result()
                             for step in (0, LATE_STEP)] for _ in range(workload.start_rounds)])
     finally:
         for pool in pools.values():
             pool.shutdown()
     num_crops = workload.queue_batches * sum(person_crops.EXAMPLES_PER_BATCH.values())
-    result = {"scaling_1_to_2_cores": _median_ratio(timings[:, 0, 0], timings[:, 1, 0]) if 2 in pools else None,
+    scaling = [_median_ratio(timings[:, i, 0, 0], timings[:, i, 1, 0]) if 2 in pools else None for i in range(len(modes))]
+    result = {"scaling_1_to_2_cores": scaling[0], "threads_scaling_1_to_2_cores": scaling[1],
               "late_start_ratio": _median_ratio(starts[:, 1], starts[:, 0]),
               "start_seconds_at_step_0": _median(starts[:, 0]), f"start_seconds_at_step_{LATE_STEP}": _median(starts[:, 1])}
-    for index, number in enumerate(pools):
-        wall, cpu, others = timings[:, index].T
-        result |= {f"tf_data_crops_per_second_{number}_cores": _rate(num_crops, wall),
-                   f"tf_data_busy_cores_of_{number}": _median_ratio(cpu, wall),
-                   f"tf_data_cores_busy_with_other_load_{number}": _median_ratio(others, wall),
-                   f"tf_data_cpu_ms_per_crop_{number}_cores": _median(1000 * cpu / num_crops)}
+    for i, mode in enumerate(modes):
+        for j, number in enumerate(pools):
+            wall, busy = timings[:, i, j].T
+            result |= {f"tf_data_crops_per_second_{number}_{mode}": _rate(num_crops, wall),
+                       f"busy_cores_meanwhile_{number}_{mode}": _median_ratio(busy, wall)}
     return result
 
 
@@ -226,10 +237,15 @@ def machine_facts() -> dict:
             "python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
-def _examples_of_batch(plan: BatchPlan, step: int) -> list[tuple[PreparedDataset, int]]:
-    """Those that `batches.make_batch` takes."""
-    return [(part.dataset, position) for part in plan.parts for position in sampling.sample_positions(
-        SEED, part.dataset.name, part.dataset.num_examples(plan.split), step, part.examples_per_batch).tolist()]
+def _examples_of_round(plan: BatchPlan, number: int) -> list[tuple[PreparedDataset, int]]:
+    """Those that one call for every data set makes."""
+    examples = []
+    for part in plan.parts:
+        num_steps = prefetch.steps_per_call(part)
+        stream = sampling.stream_positions(number * num_steps, part.examples_per_batch, num_steps)
+        positions = sampling.example_positions(SEED, part.dataset.name, part.dataset.num_examples(plan.split), stream)
+        examples += [(part.dataset, position) for position in positions.tolist()]
+    return examples
 
 
 def _time_reads(datasets: Sequence[PreparedDataset], num_rounds: int, num_records: int) -> np.ndarray:
@@ -257,32 +273,35 @@ def _process_on(cores: Sequence[int]) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), os.sched_setaffinity, (0, cores))
 
 
-def _training_queue(data_root: pathlib.Path, crop_side: int, start_step: int, num_threads: int):
-    from posepile.data import input_pipeline  # the processes that time numpy stay without tensorflow
-
-    return iter(input_pipeline.training_dataset(person_crops.open_plan(data_root, crop_side), SEED, start_step, num_threads))
-
-
-def _queue_round(data_root: pathlib.Path, workload: Workload, num_threads: int, step: int) -> tuple[float, float, float]:
-    """Wall-clock and CPU seconds of `workload.queue_batches` batches from tf.data, and CPU seconds of all else."""
-    queue = _training_queue(data_root, workload.crop_side, step, num_threads)
-    _take(queue, workload.queue_warm_up)
-    busy = _busy_core_seconds()
-    cpu, wall = _seconds(functools.partial(_take, queue, workload.queue_batches))
-    busy = _busy_core_seconds() - busy
-    del queue
-    time.sleep(workload.settling_seconds)
-    return wall, cpu, busy - cpu
+def _queue_round(data_root: pathlib.Path, workload: Workload, number: int, step: int, mode: str) -> tuple[float, float]:
+    """Wall-clock seconds of `workload.queue_batches` batches from tf.data, and CPU seconds of the whole machine."""
+    with _training_queue(data_root, workload, step, number, number if mode == "processes" else 0) as queue:
+        _take(queue, workload.queue_warm_up)
+        busy = _busy_core_seconds()
+        _, wall = _seconds(functools.partial(_take, queue, workload.queue_batches))
+        return wall, _busy_core_seconds() - busy
 
 
 def _start_seconds(data_root: pathlib.Path, workload: Workload, step: int) -> float:
     start = time.perf_counter()
-    queue = _training_queue(data_root, workload.crop_side, step, len(os.sched_getaffinity(0)))
-    _take(queue, 1)
-    seconds = time.perf_counter() - start
-    del queue
-    time.sleep(workload.settling_seconds)
-    return seconds
+    with _training_queue(data_root, workload, step, len(os.sched_getaffinity(0)), 0) as queue:
+        _take(queue, 1)
+        return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _training_queue(data_root: pathlib.Path, workload: Workload, start_step: int, num_threads: int, num_workers: int):
+    """An iterator over batches of tf.data, made by threads, or by worker processes if there are any."""
+    from posepile.data import input_pipeline  # the processes that time numpy stay without tensorflow
+
+    plan = person_crops.open_plan(data_root, workload.crop_side)
+    with prefetch.start_workers(plan, SEED, num_workers) if num_workers else contextlib.nullcontext() as workers:
+        queue = iter(input_pipeline.training_dataset(plan, SEED, start_step, num_threads, workers=workers))
+        try:
+            yield queue
+        finally:
+            del queue
+            time.sleep(workload.settling_seconds)
 
 
 def _take(queue, num_batches: int) -> None:
