@@ -39,13 +39,11 @@ def put_before(background: np.ndarray, person: np.ndarray, left: int, top: int) 
 
     Args:
         background: [side, side, 3] uint8 RGB.
-        person: [h, w, 4] uint8 RGBA, not premultiplied.
+        person: [h, w, 4] uint8 RGBA, premultiplied.
         left, top: of the person in the background, px.
     """
     if person.size:
-        alpha = _as_rgb(cv2.extractChannel(person, 3))
-        premultiplied = cv2.multiply(cv2.cvtColor(person, cv2.COLOR_RGBA2RGB), alpha, scale=1 / _MAX_ALPHA)
-        _lay_over(background[top:top + len(person), left:left + person.shape[1]], premultiplied, alpha)
+        _lay_over(background[top:top + len(person), left:left + person.shape[1]], person)
 
 
 def occlude(crop: np.ndarray, erased: np.ndarray, noise: np.ndarray, objects: np.ndarray,
@@ -88,16 +86,14 @@ def _paste(crop: np.ndarray, levels: Sequence[np.ndarray], mirrored: bool, longe
     if mirrored:
         occluder = cv2.flip(occluder, 1)
     occluder = occluder[max(-top, 0):, max(-left, 0):][:below.shape[0], :below.shape[1]]
-    _lay_over(below, cv2.cvtColor(occluder, cv2.COLOR_RGBA2RGB), _as_rgb(cv2.extractChannel(occluder, 3)))
+    _lay_over(below, occluder)
 
 
-def _lay_over(below: np.ndarray, premultiplied: np.ndarray, alpha: np.ndarray) -> None:
-    """Puts a picture over another one, in place; all [height, width, 3] uint8."""
-    below[:] = cv2.add(cv2.multiply(below, cv2.bitwise_not(alpha), scale=1 / _MAX_ALPHA), premultiplied)
-
-
-def _as_rgb(channel: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(channel, cv2.COLOR_GRAY2RGB)
+def _lay_over(below: np.ndarray, picture: np.ndarray) -> None:
+    """Puts a premultiplied picture [height, width, 4] over another one [height, width, 3], in place; uint8."""
+    uncovered = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(picture, 3)), cv2.COLOR_GRAY2RGB)
+    cv2.multiply(below, uncovered, dst=below, scale=1 / _MAX_ALPHA)
+    cv2.add(below, cv2.cvtColor(picture, cv2.COLOR_RGBA2RGB), dst=below)
 
 
 @functools.cache

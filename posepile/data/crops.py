@@ -78,14 +78,14 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
     for row, example in enumerate(examples):
         is_replaced = background is not None and bool(background.is_replaced[row])
         try:
-            image, alpha = _decode(example, reductions[row], with_mask=is_replaced)
+            image, mask = _decode(example, reductions[row], with_mask=is_replaced)
         except CorruptRecordError as error:
             raise UnusableExampleError(str(error), row) from error
-        if alpha is None:
+        if mask is None:
             crop = warp_crop(image, crop_to_image[row], crop_side, reduction=reductions[row], seen=seen[row])
         else:
             crop = compositing.choose_background(pictures.backgrounds, background.picture[row], crop_side)
-            person, left, top = cut_out(image, alpha, image_to_crop[row], crop_to_image[row], crop_side, reductions[row])
+            person, left, top = cut_out(image, mask, image_to_crop[row], crop_to_image[row], crop_side, reductions[row])
             compositing.put_before(crop, person, left, top)
         if occlusion is not None:
             compositing.occlude(crop, occlusion.erased[row], occlusion.noise[row],
@@ -135,26 +135,26 @@ def warp_crop(image: np.ndarray, crop_to_image: np.ndarray, crop_side: int, *, r
     return cv2.cvtColor(_warp(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), homography, size), cv2.COLOR_RGBA2RGB)
 
 
-def cut_out(image: np.ndarray, alpha: np.ndarray, image_to_crop: np.ndarray, crop_to_image: np.ndarray, crop_side: int,
+def cut_out(image: np.ndarray, mask: np.ndarray, image_to_crop: np.ndarray, crop_to_image: np.ndarray, crop_side: int,
             reduction: int = 1) -> tuple[np.ndarray, int, int]:
     """Resamples what a mask shows of an image, as `warp_crop` does, into the part of the crop that it covers.
 
     Args:
         image: [height, width, 3] uint8.
-        alpha: [height, width] uint8, 255 where the person is, 0 where not.
+        mask: [height, width] uint8, not 0 where the person is.
         image_to_crop, crop_to_image: [3, 3] homographies between px of the image at full size and px of the crop.
         crop_side: px.
-        reduction: how many times smaller than full size `image` and `alpha` are.
+        reduction: how many times smaller than full size `image` and `mask` are.
 
-    Returns: [h, w, 4] uint8 RGBA, not premultiplied, and its left and top in the crop, px; h and w may be 0.
+    Returns: [h, w, 4] uint8 RGBA, premultiplied, and its left and top in the crop, px; h and w may be 0.
     """
-    left, top, width, height = cv2.boundingRect(alpha)
+    left, top, width, height = cv2.boundingRect(mask)
     left, top, right, bottom = max(left - 1, 0), max(top - 1, 0), left + width + 1, top + height + 1
     x, y, end_x, end_y = _window_around(image_to_crop, left, top, right, bottom, reduction, crop_side)
     if end_x <= x or end_y <= y:
         return np.zeros((0, 0, 4), np.uint8), 0, 0
     cut = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA)
-    cv2.insertChannel(alpha[top:bottom, left:right], cut, 3)
+    cut = cv2.copyTo(cut, mask[top:bottom, left:right])  # all four channels are 0 elsewhere
     homography = _between_parts(crop_to_image, x, y, left, top, reduction)
     return _warp(cut, homography, (end_x - x, end_y - y)), x, y
 
@@ -256,6 +256,7 @@ def _decode(example: Example, reduction: int, with_mask: bool) -> tuple[np.ndarr
         mask = cv2.copyMakeBorder(mask, 0, reduction * image.shape[0] - height, 0, reduction * image.shape[1] - width,
                                   cv2.BORDER_REPLICATE)
         mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
     return image, mask
 
 

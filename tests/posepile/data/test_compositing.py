@@ -21,6 +21,7 @@ def pyramid(picture):
 def test_a_person_is_blended_into_the_chosen_window_of_a_picture():
     rng = np.random.default_rng(0)
     person = rng.integers(0, 256, (30, 20, 4), np.uint8)
+    person[..., :3] = np.minimum(person[..., :3], person[..., 3:])  # premultiplied
     backgrounds = rng.integers(0, 256, (3, SIDE + 4, SIDE + 4, 3), np.uint8)
     untouched = backgrounds.copy()
     # Picture 1 of 3; 5 windows a direction: x from 2, y from 4; not mirrored and mirrored.
@@ -30,7 +31,7 @@ def test_a_person_is_blended_into_the_chosen_window_of_a_picture():
         np.testing.assert_array_equal(crop, expected)
         compositing.put_before(crop, person, 7, 11)
         weight, below = person[..., 3:] / 255, expected[11:41, 7:27]
-        below[:] = weight * person[..., :3] + (1 - weight) * below
+        below[:] = person[..., :3] + (1 - weight) * below
         assert np.abs(crop - expected).max() <= 1
     np.testing.assert_array_equal(backgrounds, untouched)
     compositing.put_before(crop, np.zeros((0, 0, 4), np.uint8), 0, 0)
