@@ -36,6 +36,7 @@ from datasets.folder_lock import STATE_FOLDER, PrepareError, check_mark, explain
 from datasets.raw_example import Adapter, RawExample
 from posepile.data import records
 from posepile.data.records import SPLITS, Example
+from posepile.data.worker_processes import available_cores
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
 MAX_SHARDS_PER_SPLIT = 128  # the grain of resuming, too; more keep more files open in training
@@ -188,7 +189,7 @@ def _make_shards(name, jobs: list[_Job], settings, workers, client, overwrite, p
     """Makes the shards that are missing. Returns: the sidecar of every job, in their order."""
     done = {job.path: sidecar for job in jobs if (sidecar := _read_sidecar(job)) is not None}
     to_do = [job for job in jobs if job.path not in done]
-    num_workers = max(1, min(workers or worker_pool.available_cores(), len(to_do)))
+    num_workers = max(1, min(workers or available_cores(), len(to_do)))
     num_before = sum(sidecar["num_examples"] for sidecar in done.values())
     if settings["limit"] is None:  # how many examples the units hold is not known beforehand
         unit, total = "unit", sum(len(job.units) for job in jobs)

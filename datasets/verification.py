@@ -23,10 +23,11 @@ from datasets.bone_lengths import BoneLengthSums, merge_bone_lengths
 from datasets.example_checks import bone_names, suspicions, usable_example
 from datasets.plausibility import BODY_EXTENT_MM, are_swapped, body_extents, face_votes, left_right_votes, units_that_fit
 from datasets.prepare import STATE_FOLDER
-from datasets.worker_pool import available_cores, run_jobs
+from datasets.worker_pool import run_jobs
 from posepile.data import records, tfrecord
 from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
 from posepile.data.sampling import evenly_spread
+from posepile.data.worker_processes import available_cores
 from posepile.geometry.skeleton import Skeleton
 
 MAX_LISTED = 20  # findings of one severity in the report; the others are counted

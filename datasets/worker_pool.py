@@ -1,17 +1,10 @@
 """Runs long jobs in worker processes that show their progress, stop on demand, and end when their parent does."""
 
-import contextlib
-import multiprocessing
-import os
-import pickle
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any
 
-import cv2
+from posepile.data.worker_processes import spawn_context, start_executor
 
 PROGRESS_INTERVAL_SECONDS = 0.5
 
@@ -39,14 +32,12 @@ def run_jobs(function: Callable, jobs: Sequence[Any], num_workers: int,
     if num_workers == 1:
         yield from _run_here(function, jobs, show)
         return
-    pickle.dumps(jobs[0])  # raises here, rather than in the thread that feeds the workers
-    # Fresh interpreters: forked ones would inherit the threads of TensorFlow and OpenCV in an undefined state.
-    context = multiprocessing.get_context("spawn")
+    context = spawn_context()
     counts, stop = context.Array("q", 2), context.Event()
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (function, counts, stop)) as executor:
+    # One job shows here, rather than in the thread that feeds the workers, whether jobs can be sent.
+    with start_executor(num_workers, _start_worker, (function, counts, stop), sent=jobs[0]) as executor:
         try:
-            with _quiet_start(keep_main_module=b"__main__" in pickle.dumps(jobs[0])):
-                futures = {executor.submit(_run_in_worker, job): job for job in jobs}
+            futures = {executor.submit(_run_in_worker, job): job for job in jobs}
             pending = set(futures)
             while pending:
                 finished, pending = wait(pending, PROGRESS_INTERVAL_SECONDS, FIRST_COMPLETED)
@@ -56,11 +47,6 @@ def run_jobs(function: Callable, jobs: Sequence[Any], num_workers: int,
         finally:  # also after an error or Ctrl-C
             stop.set()
             executor.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_here(function, jobs, show):
@@ -75,42 +61,9 @@ def _run_here(function, jobs, show):
         yield job, function(job, report)
 
 
-@contextlib.contextmanager
-def _quiet_start(keep_main_module: bool) -> Iterator[None]:
-    """Workers started in here ignore Ctrl-C from their first moment, and do not import the program's main module.
-
-    Multiprocessing has them import it for the sake of functions defined there; a training program's main module would
-    bring TensorFlow along, into every worker.
-    """
-    main = sys.modules["__main__"]
-    names = () if keep_main_module else ("__spec__", "__file__")
-    hidden = {name: getattr(main, name) for name in names if hasattr(main, name)}
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
-        if hidden:
-            main.__spec__ = None
-            main.__dict__.pop("__file__", None)
-        yield
-    finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-
-
 def _start_worker(function, counts, stop) -> None:
     global _shared
     _shared = function, counts, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    cv2.setNumThreads(1)  # one worker per core
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _run_in_worker(job):

@@ -26,15 +26,25 @@ def spawn_context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("spawn")
 
 
-def start_executor(num_workers: int, initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
+def start_executor(num_workers: int, initializer: Callable, arguments: tuple, sent: Any = None) -> ProcessPoolExecutor:
     """An executor whose workers have all been started and call `initializer(*arguments)` first; does not wait for it.
 
-    Raises: TypeError or PicklingError for arguments that cannot be sent to another process.
+    Workers ignore Ctrl-C from their first moment, end when this process does, and do not import the program's main module.
+    Multiprocessing has them import it for the sake of functions defined there; a training program's main module would
+    bring TensorFlow along, into every worker.
+
+    Args:
+        num_workers: how many processes.
+        initializer, arguments: see above.
+        sent: the kind of thing that the workers will get; if something in it is defined in the main module, that is
+            imported after all.
+
+    Raises: TypeError, AttributeError or PicklingError for what cannot be sent to another process.
     """
     context = spawn_context()
     gathering = context.Barrier(num_workers)
     executor = ProcessPoolExecutor(num_workers, context, _start, (gathering, initializer, arguments))
-    with quiet_start((initializer, arguments)):
+    with _quiet_start(keep_main_module=b"__main__" in pickle.dumps(sent)):
         # A process starts when there is work and no other one is idle: so each gets to wait for the others.
         for _ in range(num_workers):
             executor.submit(_gather)
@@ -42,17 +52,10 @@ def start_executor(num_workers: int, initializer: Callable, arguments: tuple) ->
 
 
 @contextlib.contextmanager
-def quiet_start(sent: Any = None) -> Iterator[None]:
-    """Workers started in here ignore Ctrl-C from their first moment, and do not import the program's main module.
-
-    Multiprocessing has them import it for the sake of functions defined there; a training program's main module would
-    bring TensorFlow along, into every worker.
-
-    Args:
-        sent: what the workers get; if something in it is defined in the main module, that is imported after all.
-    """
+def _quiet_start(keep_main_module: bool) -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C, and know nothing of a main module that is not kept."""
     main = sys.modules["__main__"]
-    names = () if b"__main__" in pickle.dumps(sent) else ("__spec__", "__file__")
+    names = () if keep_main_module else ("__spec__", "__file__")
     hidden = {name: getattr(main, name) for name in names if hasattr(main, name)}
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
