@@ -1,12 +1,12 @@
 """Runs long jobs on an existing dask.distributed cluster, as `worker_pool` runs them in processes of this machine."""
 
+import asyncio
 import contextlib
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -29,22 +29,18 @@ def connect(address: str) -> Iterator["Client"]:
     except ImportError as error:
         raise PrepareError("a cluster needs the package distributed; install it with pip install "
                            "'posepile-trainer[cluster]'") from error
-    attempt = Future()
+    async def ask_who_it_is():
+        async with distributed.rpc(address, timeout=CONNECT_SECONDS) as server:
+            await server.identity()
 
-    def start_client():
-        try:
-            attempt.set_result(distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
-        except Exception as error:  # the types differ with what is wrong: name, port, protocol
-            attempt.set_exception(error)
-
-    # In a thread of its own, as the client waits without limit for the greeting of a server of another kind.
-    threading.Thread(target=start_client, daemon=True).start()
+    # First a question that may be given up: a client waits without limit for the greeting of a server of another kind.
     try:
-        client = attempt.result(timeout=2 * CONNECT_SECONDS)
-    except Exception as error:
+        asyncio.run(asyncio.wait_for(ask_who_it_is(), 2 * CONNECT_SECONDS))
+    except Exception as error:  # the types differ with what is wrong: name, port, protocol
         reason = str(error).partition("\n")[0] or "it accepts the connection, but stays silent"
         raise PrepareError(f"no dask scheduler answers at {address} ({reason}); expected HOST:PORT as `dask scheduler` "
                            "prints it") from error
+    client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     logger = logging.getLogger("distributed.utils")  # prints tracebacks of what is reported here in one line
     level = logger.level
     logger.setLevel(logging.CRITICAL)
