@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from posepile.data import augmentation, batches
+from posepile.data import augmentation, crops
 from posepile.data.augmentation import (
     NO_AUGMENTATION,
     AugmentationConfig,
@@ -150,14 +150,14 @@ def test_folded_color_transform_equals_the_steps(order):
     in_float = image @ folded[0].T + folded[1] @ image.mean(axis=(0, 1)) + folded[2]
     np.testing.assert_allclose(in_float, expected, atol=0.05)  # the published YIQ matrices are rounded to 4 digits
     # In uint8, rounded and clipped; OpenCV's fixed-point arithmetic may be off by one.
-    result = batches.transform_colors(image, *folded)
+    result = crops.transform_colors(image, *folded)
     assert result.dtype == np.uint8
     np.testing.assert_allclose(result, np.clip(expected, 0, 255), atol=1.1)
 
 
 def test_hue_turns_colors_and_keeps_grays():
     folded = color_transform(np.zeros(1), np.ones(1), np.deg2rad([60.0]), np.ones(1), np.array([[0, 1, 2, 3]]))
-    turned = batches.transform_colors(np.uint8([[[180, 90, 90], [128, 128, 128]]]), *(a[0] for a in folded))
+    turned = crops.transform_colors(np.uint8([[[180, 90, 90], [128, 128, 128]]]), *(a[0] for a in folded))
     assert np.abs(turned[0, 1].astype(int) - 128).max() <= 1
     hue_degrees = 360 * colorsys.rgb_to_hsv(*turned[0, 0] / 255)[0]
     # Red turns by about 60 degrees; YIQ and HSV measure hue differently.
@@ -167,4 +167,4 @@ def test_hue_turns_colors_and_keeps_grays():
 def test_extreme_colors_saturate_instead_of_wrapping():
     image = np.uint8([[[250, 5, 128]]])
     folded = color_transform(np.array([100.0]), np.ones(1), np.zeros(1), np.ones(1), np.array([[0, 1, 2, 3]]))
-    np.testing.assert_array_equal(batches.transform_colors(image, *(a[0] for a in folded)), [[[255, 105, 228]]])
+    np.testing.assert_array_equal(crops.transform_colors(image, *(a[0] for a in folded)), [[[255, 105, 228]]])
