@@ -27,7 +27,7 @@ from datasets import flags as common_flags
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
-from posepile.data.part_workers import WorkerKilledError
+from posepile.data.part_workers import WorkerError
 from posepile.data.pictures import Pictures, load_pictures
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset, write_json
@@ -109,7 +109,7 @@ def main(argv):
         sys.exit(f"{stop}. The same command goes on from here.")
     except KeyboardInterrupt as stop:
         sys.exit(str(stop) or "stopped. The same command goes on from the last checkpoint.")
-    except (ValueError, FileNotFoundError, ConnectionError, PrepareError, WorkerKilledError,
+    except (ValueError, FileNotFoundError, ConnectionError, PrepareError, WorkerError,
             training_phases.NonFiniteLossError) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")
@@ -302,7 +302,7 @@ def label_images(plan: RunPlan, batch_plan: BatchPlan) -> None:
         raise ValueError(f"pseudo_label_datasets names {sorted(unknown)}, which the set does not train on in 3D")
     pseudo_labels.make_pseudo_labels(
         Predictor(plan.run.path / "initial.keras"), [d for d in datasets if d.name in chosen], datasets,
-        plan.config.pseudo_labels_per_dataset, plan.run.path / "pseudo_labels.npz")
+        plan.config.pseudo_labels_per_dataset, plan.run.path / "pseudo_labels.npz", plan.config.skip_bad)
 
 
 def fit_autoencoder(plan: RunPlan) -> None:

@@ -124,7 +124,7 @@ def measure_crops(data_root: pathlib.Path, crop_side: int, num_rounds: int) -> d
     """
     plan, plain_plan = (person_crops.open_plan(data_root, crop_side, config) for config in (None, NO_AUGMENTATION))
     pictures, rng = load_pictures(crop_side), np.random.default_rng(SEED)
-    num_examples = [prefetch.steps_per_call(part) * len(part.rows) for part in plan.parts]
+    num_examples = [prefetch.steps_per_call(plan, part) * len(part.rows) for part in plan.parts]
     memory = np.empty((max(num_examples), crop_side, crop_side, 3), np.uint8)  # used again, as by the worker processes
 
     def decode_all(number):
@@ -141,7 +141,7 @@ def measure_crops(data_root: pathlib.Path, crop_side: int, num_rounds: int) -> d
 
     def make_parts(plan, number):
         for part, size in zip(plan.parts, num_examples, strict=True):
-            num_steps = prefetch.steps_per_call(part)
+            num_steps = prefetch.steps_per_call(plan, part)
             batches.scatter_joints(part, batches.make_part(plan, part, SEED, number * num_steps, num_steps, memory[:size]))
 
     variants = {"decode": decode_all, "read_and_decode": read_and_decode, "yardstick": load_one_by_one,
@@ -241,7 +241,7 @@ def _examples_of_round(plan: BatchPlan, number: int) -> list[tuple[PreparedDatas
     """Those that one call for every data set makes."""
     examples = []
     for part in plan.parts:
-        num_steps = prefetch.steps_per_call(part)
+        num_steps = prefetch.steps_per_call(plan, part)
         stream = sampling.stream_positions(number * num_steps, part.examples_per_batch, num_steps)
         positions = sampling.example_positions(SEED, part.dataset.name, part.dataset.num_examples(plan.split), stream)
         examples += [(part.dataset, position) for position in positions.tolist()]

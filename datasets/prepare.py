@@ -212,7 +212,7 @@ def _make_shards(name, jobs: list[_Job], settings, workers, client, overwrite, p
     except BrokenProcessPool:
         raise PrepareError(f"a worker process was killed while it prepared {name}, perhaps for want of memory; "
                            "run the same command with fewer --workers: it continues") from None
-    except (pickle.PicklingError, AttributeError) as error:
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
         if "pickle" not in str(error):
             raise
         raise ValueError(f"adapter {name} cannot be sent to worker processes ({error}): define its functions at the "

@@ -26,10 +26,10 @@ from posepile.data.records import PreparedDataset
 from posepile.data.tfrecord import CorruptRecordError
 from posepile.geometry.skeleton import Skeleton, joint_indices, merge_skeletons, plain_joint_names
 
-_MAX_SUBSTITUTIONS = 100  # of records in a row that cannot be used
+_MAX_SUBSTITUTIONS = 100  # for one example, of records in a row that cannot be used
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PartPlan:
     """The share of one data set in every batch.
 
@@ -54,7 +54,7 @@ class PartPlan:
     num_joints: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BatchPlan:
     """What every training batch is made of.
 
@@ -85,7 +85,7 @@ class BatchPlan:
     num_workers: int = 1
     pictures: Pictures | None = None
     skip_bad: bool = False
-    skipped_records: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict, compare=False)
+    skipped_records: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not self.datasets_3d:
@@ -232,18 +232,21 @@ def make_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, num_steps: 
     stream = stream.reshape(num_steps, part.examples_per_batch)[:, part.offsets].ravel()
     positions = sampling.example_positions(seed, dataset.name, dataset.num_examples(split), stream)
     variations = augmentation.random_variations(config, dataset.kind, seed, dataset.name, stream)
-    for _ in range(_MAX_SUBSTITUTIONS):
+    num_substitutions = np.zeros(len(positions), int)
+    while True:
         try:
             return crop_examples(dataset, split, positions, plan.crop_side, **variations, pictures=plan.pictures,
                                  images=images)
         except UnusableExampleError as error:
             if not plan.skip_bad:
                 raise
-            position = int(positions[error.row])
+            row, position = error.row, int(positions[error.row])
             plan.skipped_records[dataset.name, position] = str(error)
-            positions[error.row] = (position + 1) % dataset.num_examples(split)
-    raise CorruptRecordError(f"{_MAX_SUBSTITUTIONS} records of data set {dataset.name} cannot be used; the last one: "
-                             f"{plan.skipped_records[dataset.name, position]}")
+            positions[row] = (position + 1) % dataset.num_examples(split)
+            num_substitutions[row] += 1
+            if num_substitutions[row] >= _MAX_SUBSTITUTIONS:
+                raise CorruptRecordError(f"{_MAX_SUBSTITUTIONS} records of data set {dataset.name} on end cannot be used; "
+                                         f"the last one: {error}") from error
 
 
 def _joint_names_2d(dataset: PreparedDataset) -> list[str]:

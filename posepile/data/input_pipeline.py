@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from posepile.data import batches, crops, prefetch
+from posepile.data import batches, prefetch
 from posepile.data.batches import BatchPlan, PartPlan
 from posepile.data.part_workers import PartWorkers
 from posepile.data.queue_statistics import QueueStatistics
-from posepile.data.records import PreparedDataset
 
 _PREFETCHED_BATCHES = 2
 _LAST_STEP = 1 << 53
@@ -58,31 +57,12 @@ def training_dataset(plan: BatchPlan, seed: int, start_step: int = 0, num_parall
     return _with_options(dataset.prefetch(_PREFETCHED_BATCHES), num_threads)
 
 
-def evaluation_dataset(dataset: PreparedDataset, split: str, crop_side: int, batch_size: int,
-                       num_parallel_calls: int | None = None) -> tf.data.Dataset:
-    """All examples of a split once, in order, unaugmented; the last batch may be smaller.
-
-    Returns: elements as `crops.crop_examples`.
-    Raises: as `training_dataset`.
-    """
-    num_threads, num_examples = prefetch.prepare_threads(num_parallel_calls), dataset.num_examples(split)
-    specs = _crop_specs(dataset.kind, crop_side, dataset.skeleton.num_joints)
-
-    def load(start):
-        positions = range(start, min(start + batch_size, num_examples))
-        return crops.crop_examples(dataset, split, positions, crop_side)
-
-    starts = tf.data.Dataset.range(0, num_examples, batch_size)
-    result = starts.map(lambda start: _numpy_call(load, start, specs), num_parallel_calls=num_threads)
-    return _with_options(result.prefetch(_PREFETCHED_BATCHES), num_threads)
-
-
 def _part_queue(plan: BatchPlan, part: PartPlan, start_step: int, num_threads: int,
                 load: Callable[[PartPlan, int], dict[str, np.ndarray]]) -> tf.data.Dataset:
     """One data set's examples, an element per step."""
     specs = {name: ((len(part.rows), *shape), dtype)
              for name, (shape, dtype) in _crop_specs(part.kind, plan.crop_side, part.num_joints).items()}
-    num_steps = prefetch.steps_per_call(part)
+    num_steps = prefetch.steps_per_call(plan, part)
     # Twice its share of the threads: what is begun takes memory, and there may be dozens of queues.
     num_calls = min(num_threads, max(2, math.ceil(2 * num_threads * len(part.rows) / plan.batch_size)))
     calls = tf.data.Dataset.range(start_step, _LAST_STEP, num_steps).map(

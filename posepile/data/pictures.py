@@ -31,7 +31,7 @@ _NUM_THREADS = 4
 _NUM_LEVELS = 4
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
     """What is pasted into crops. The arrays cannot be written to.
 

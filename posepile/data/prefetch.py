@@ -20,8 +20,8 @@ from posepile.data.part_workers import PartWorkers, timed_part
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.worker_processes import available_cores
 
-_EXAMPLES_PER_CALL = 64
-# At such an address TensorFlow takes images over without a copy, which it would make holding Python's lock.
+_MAX_EXAMPLES_PER_CALL = 64
+_EXAMPLES_IN_CALLS = 1024  # of all data sets, if each is called once: their crops take memory
 
 
 def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_threads: int | None = None,
@@ -43,7 +43,7 @@ def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_thre
     num_threads = prepare_threads(num_threads, workers)
 
     def calls_at(step):
-        return [part for part in plan.parts if (step - start_step) % steps_per_call(part) == 0]
+        return [part for part in plan.parts if (step - start_step) % steps_per_call(plan, part) == 0]
 
     calls = ((part, step) for step in itertools.count(start_step) for part in calls_at(step))
     # All data sets may be due at the same step, so that many calls are needed at once.
@@ -57,7 +57,7 @@ def prefetched_batches(plan: BatchPlan, seed: int, start_step: int = 0, num_thre
                 made[part.dataset.name] = next(results)
             for part in plan.parts:
                 for name, values in made[part.dataset.name].items():
-                    own_step = (step - start_step) % steps_per_call(part)
+                    own_step = (step - start_step) % steps_per_call(plan, part)
                     batch[name][batches.batch_rows(plan, part, name)] = values[own_step]
             yield batch
 
@@ -86,14 +86,14 @@ def ordered_map(function: Callable, arguments: Iterable, num_threads: int, num_a
         executor.shutdown(cancel_futures=True)
 
 
-def steps_per_call(part: PartPlan) -> int:
+def steps_per_call(plan: BatchPlan, part: PartPlan) -> int:
     """For how many steps the examples of a data set are made at once."""
-    return max(1, _EXAMPLES_PER_CALL // len(part.rows))
+    return max(1, min(_MAX_EXAMPLES_PER_CALL, _EXAMPLES_IN_CALLS // len(plan.parts)) // len(part.rows))
 
 
 def start_workers(plan: BatchPlan, seed: int, num_processes: int) -> PartWorkers:
     """Processes that make what `load_part` asks for."""
-    return PartWorkers(plan, seed, num_processes, max(steps_per_call(part) * len(part.rows) for part in plan.parts))
+    return PartWorkers(plan, seed, num_processes, max(steps_per_call(plan, part) * len(part.rows) for part in plan.parts))
 
 
 def load_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, statistics: QueueStatistics | None = None,
@@ -102,7 +102,7 @@ def load_part(plan: BatchPlan, part: PartPlan, seed: int, step: int, statistics:
 
     Returns: arrays as `batches.scatter_joints`, but [steps, len(part.rows), ...].
     """
-    num_steps, num_examples = steps_per_call(part), len(part.rows)
+    num_steps, num_examples = steps_per_call(plan, part), len(part.rows)
     if workers:
         arrays, seconds, cpu_seconds = workers.make_part(part, step, num_steps)
     else:

@@ -93,7 +93,7 @@ class QueueStatistics:
         return values, warnings
 
     def _new_skipped_records(self) -> list[str]:
-        new = list(self._skipped_records.items())[self._num_skipped_reported:]
+        new = list(self._skipped_records.copy().items())[self._num_skipped_reported:]
         room = max(0, min(_SKIPPED_PER_REPORT, _SKIPPED_IN_ALL - self._num_skipped_reported))
         self._num_skipped_reported += len(new)
         warnings = [f"skipped example {position} of {name}: {message}" for (name, position), message in new[:room]]

@@ -11,6 +11,8 @@ from posepile.data.prefetch import prefetched_batches, start_workers
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.worker_processes import available_cores
 
+MAX_DEFAULT_WORKERS = 16  # one core of a server CPU makes some 850 crops per second
+
 
 def configure(seed: int, precision: str) -> None:
     """Seeds every random generator, asks for repeatable operations, sets the precision of layers made from now on."""
@@ -22,10 +24,10 @@ def configure(seed: int, precision: str) -> None:
 
 
 def default_data_workers() -> int:
-    """How many processes make training crops: one per core but one, or none on a machine with few cores, which the
-    threads of this process keep busy as well."""
+    """How many processes make training crops: one per core but one, at most MAX_DEFAULT_WORKERS; none on a machine with few
+    cores, which training itself keeps busy."""
     num_cores = available_cores()
-    return num_cores - 1 if num_cores >= 4 and processes_can_share_memory() else 0
+    return min(num_cores - 1, MAX_DEFAULT_WORKERS) if num_cores >= 4 and processes_can_share_memory() else 0
 
 
 def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None = None,
@@ -42,7 +44,7 @@ def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None 
         num_processes: that make the examples; 0: threads of this process do.
 
     Raises: while it is read, CorruptRecordError naming file and offset; OSError if a file cannot be read;
-        WorkerKilledError.
+        WorkerError.
     """
     read = _read_queues if keras.backend.backend() == "tensorflow" else prefetched_batches
 

@@ -11,6 +11,7 @@ from absl import logging
 from tqdm import tqdm
 
 from posepile.data.batches import BatchPlan, batch_rows
+from posepile.data.part_workers import WorkerError
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.models.pose_trainer import PoseTrainer
 from posepile.training.checkpoints import restore_checkpoint, save_checkpoint
@@ -88,7 +89,7 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
     progress = tqdm(total=phase.steps, initial=step, desc=f"{phase.name:12}", unit="step", smoothing=0.05,
                     mininterval=1.0, dynamic_ncols=True)
     with progress, _closing(batches(step) if step < phase.steps else iter(())) as stream:
-        for batch in stream:
+        for batch in _until_stopped(stream, should_stop):
             if step == first_inference_step and phase.bn_inference_steps:
                 trainer.set_use_stored_statistics(True)
                 trainer.make_train_function(force=True)
@@ -115,6 +116,9 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
                 raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")
             if step >= phase.steps:
                 break
+    if step < phase.steps:  # the stream has ended
+        save_checkpoint(folder, phase.name, step, state)
+        raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")
     trainer.set_use_stored_statistics(False)
 
 
@@ -131,6 +135,15 @@ def blame_datasets(trainer: PoseTrainer, batch: dict, plan: BatchPlan) -> str:
     if found:
         return f"Labels or predictions are not finite for: {', '.join(found)}."
     return "With the last checkpoint's weights all labels and predictions are finite: a lower --learning-rate may help."
+
+
+def _until_stopped(stream: Iterator[dict], should_stop: Callable[[], bool]) -> Iterator[dict]:
+    """The batches; ends if the processes that make them were told to end together with this one."""
+    try:
+        yield from stream
+    except WorkerError:
+        if not should_stop():
+            raise
 
 
 @contextlib.contextmanager

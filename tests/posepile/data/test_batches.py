@@ -202,8 +202,18 @@ def test_unusable_record_is_named_by_file_and_offset(tmp_path, change, message):
     assert plan.skipped_records.keys() == {("broken", 1)} and str(offset) in plan.skipped_records["broken", 1]
 
 
+def test_substitutes_do_not_depend_on_how_many_steps_are_made_at_once(tmp_path):
+    rng = np.random.default_rng(8)
+    examples = [dataclasses.replace(dotted_example(rng, "smpl_24", "3d"), image=b"nothing") for _ in range(7)]
+    dataset = write_prepared(tmp_path, "worn", "smpl_24", [*examples, dotted_example(rng, "smpl_24", "3d")], "3d")
+    plan = single_plan(dataset, 2, skip_bad=True)
+    block = make_part(plan, plan.parts[0], 1, 0, num_steps=40)  # more substitutions in all than one example may need
+    for step in (0, 17, 39):
+        np.testing.assert_array_equal(block["image"][2 * step:2 * step + 2], make_part(plan, plan.parts[0], 1, step)["image"])
+
+
 def test_a_data_set_of_bad_records_ends_the_training(tmp_path):
     example = dataclasses.replace(dotted_example(np.random.default_rng(7), "smpl_24", "3d"), image=b"nothing")
     plan = single_plan(write_prepared(tmp_path, "bad", "smpl_24", [example] * 3, "3d"), 2, skip_bad=True)
-    with pytest.raises(CorruptRecordError, match=r"records of data set bad cannot be used; the last one: .* at byte"):
+    with pytest.raises(CorruptRecordError, match=r"records of data set bad on end cannot be used; the last one: .* at byte"):
         make_batch(plan, 1, 0)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from posepile.data import batches, crops
+from posepile.data import batches
 from posepile.data.batches import BatchPlan
 from posepile.data.prefetch import prefetched_batches
 from posepile.data.py_dataset import BatchSequence
@@ -116,17 +116,6 @@ def test_plan_without_2d_datasets(plan, feeder):
     batch, = take(feeder, plan, 3, 4)
     assert batch["joints2d"].shape == (0, 0, 2)
     assert_equal_batches(batch, batches.make_batch(plan, SEED, 3))
-
-
-def test_evaluation_dataset_is_the_split_in_order(plan):
-    dataset = plan.datasets_3d[0][0]
-    batch_sizes, start = [], 0
-    for batch in input_pipeline.evaluation_dataset(dataset, "train", 32, batch_size=12).as_numpy_iterator():
-        size = len(batch["image"])
-        assert_equal_batches(batch, crops.crop_examples(dataset, "train", range(start, start + size), 32))
-        batch_sizes.append(size)
-        start += size
-    assert batch_sizes == [12, 12, 7]
 
 
 def test_py_dataset_gives_the_same_batches(plan, expected_batches):

@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import multiprocessing
 import os
 import signal
 
@@ -9,7 +10,7 @@ import pytest
 from posepile.data import batches, part_workers, prefetch
 from posepile.data.batches import BatchPlan
 from posepile.data.crops import UnusableExampleError
-from posepile.data.part_workers import PartWorkers, WorkerKilledError
+from posepile.data.part_workers import PartWorkers, WorkerError
 from posepile.data.queue_statistics import QueueStatistics
 from tests.posepile.data.prepared import dotted_example, write_prepared
 
@@ -58,9 +59,14 @@ def test_queues_fed_by_processes_give_the_same_batches(plan, workers):
     pytest.importorskip("tensorflow")
     from posepile.data.input_pipeline import training_dataset
 
-    iterator = training_dataset(plan, SEED, 3, workers=workers).take(9).as_numpy_iterator()
+    iterator = training_dataset(plan, SEED, 3, workers=workers).take(70).as_numpy_iterator()
+    kept = None
     for step, batch in enumerate(iterator, start=3):
-        assert_equal_batches(batch, batches.make_batch(plan, SEED, step))
+        kept = kept or batch
+        if step % 6 == 3:
+            assert_equal_batches(batch, batches.make_batch(plan, SEED, step))
+    assert_equal_batches(kept, batches.make_batch(plan, SEED, 3))
+    assert len(workers._blocks) < 20  # calls were three times as many
 
 
 def test_memory_is_used_again_only_when_nothing_refers_to_it(plan, workers):
@@ -88,11 +94,36 @@ def test_an_error_comes_out_as_what_it_is(plan):
         workers.make_part(plan.parts[1], 0, 1)
 
 
+def test_a_data_set_that_a_process_cannot_open_is_named(plan, tmp_path):
+    dataset = write_prepared(tmp_path, "gone", "smpl_24", [dotted_example(np.random.default_rng(1), "smpl_24", "3d")], "3d")
+    plan = BatchPlan([(dataset, 1)], [], 32)
+    (tmp_path / "gone" / "manifest.json").unlink()
+    with PartWorkers(plan, SEED, 2, 64) as workers, pytest.raises(FileNotFoundError, match="data set gone is not prepared"):
+        workers.make_part(plan.parts[0], 0, 1)
+
+
+def test_processes_that_cannot_be_started_leave_none_waiting(plan, monkeypatch):
+    start, num_started = multiprocessing.process.BaseProcess.start, []
+
+    def start_two(process):
+        if len(num_started) == 2:
+            raise OSError("no more processes")
+        num_started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_two)
+    with pytest.raises(OSError, match="no more processes"):
+        PartWorkers(plan, SEED, 3, 64)
+    for process in num_started:
+        process.join(20)
+        assert process.exitcode is not None
+
+
 def test_a_killed_process_is_told(plan):
     with PartWorkers(plan, SEED, 1, 64) as workers:
         workers.make_part(plan.parts[0], 0, 1)
         for pid in workers._executor._processes:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(WorkerKilledError, match="was killed, perhaps for want of memory"):
+        with pytest.raises(WorkerError, match="was killed, perhaps for want of memory"):
             for step in range(100):
                 workers.make_part(plan.parts[0], step, 1)

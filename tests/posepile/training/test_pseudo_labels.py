@@ -1,10 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from posepile.data.crops import crop_examples
+from posepile.data.tfrecord import CorruptRecordError
 from posepile.geometry.skeleton import merge_skeletons
 from posepile.training.pseudo_labels import make_pseudo_labels, plausible_poses, predict_poses
 from tests.posepile import small_model
+from tests.posepile.data.prepared import dotted_example, write_prepared
 
 # neck_arms, left_wrist_arms, right_wrist_arms, pelvis_legs, left_ankle_legs, right_ankle_legs, neck_legs
 POSE = np.array([[0, -500, 3000], [-500, -500, 3000], [500, -500, 3000], [0, 0, 3000], [-100, 800, 3000],
@@ -78,6 +82,21 @@ def test_predicts_the_evaluation_crops(batch_plan):
     expected = crop_examples(dataset, "train", [3, 8], 32)
     np.testing.assert_array_equal(predictor.intrinsics, expected["intrinsics"])
     np.testing.assert_allclose(poses[:, 0, 2], 3000 + 10 * expected["image"].mean(axis=(1, 2, 3)), rtol=1e-6)
+
+
+def test_records_that_cannot_be_used_may_be_left_out(batch_plan, tmp_path):
+    rng = np.random.default_rng(0)
+    examples = [dotted_example(rng, small_model.ARMS, "3d") for _ in range(5)]
+    for position in (1, 3):
+        examples[position] = dataclasses.replace(examples[position], image=b"nothing")
+    dataset = write_prepared(tmp_path, "broken", small_model.ARMS, examples, "3d")
+    with pytest.raises(CorruptRecordError, match=r"at byte .*cannot be decoded"):
+        predict_poses(_Predictor(), dataset, "train", np.arange(5))
+    poses = predict_poses(_Predictor(), dataset, "train", np.arange(5), skip_bad=True)
+    np.testing.assert_array_equal(poses[[0, 2, 4]], predict_poses(_Predictor(), dataset, "train", np.array([0, 2, 4])))
+    assert np.isnan(poses[[1, 3]]).all()
+    assert np.isnan(predict_poses(_Predictor(), dataset, "train", np.array([1, 3]), skip_bad=True)).all()
+    assert len(make_pseudo_labels(_Predictor(), [dataset], [dataset], 5, tmp_path / "labels.npz", skip_bad=True)) == 3
 
 
 def test_implausible_pseudo_labels_are_left_out(batch_plan, tmp_path, monkeypatch):
