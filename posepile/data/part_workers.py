@@ -75,8 +75,8 @@ class PartWorkers:
         try:
             result = self._executor.submit(_make_part, number, step, num_steps, descriptor, shape).result()
         except BrokenProcessPool as error:
-            raise WorkerError("a process that makes training crops was killed, perhaps for want of memory; the same "
-                                    "command goes on from the last checkpoint, with fewer --data-workers if need be") from error
+            raise WorkerError("a process that makes training crops was killed, perhaps for want of memory; the same command "
+                              "goes on from the last checkpoint, with fewer --data-workers if need be") from error
         arrays, seconds, cpu_seconds, skipped = result
         self._plan.skipped_records.update(skipped)
         return {"image": images, **arrays}, seconds, cpu_seconds
@@ -137,7 +137,7 @@ class _Worker:
                 file = os.open(path, os.O_RDWR)
             except OSError as error:
                 raise WorkerError(f"a process that makes training crops cannot open {path} ({error.strerror}); "
-                                        "--data-workers=0 does without such processes") from error
+                                  "--data-workers=0 does without such processes") from error
             self._opened[descriptor] = mmap.mmap(file, 0)
             os.close(file)
         return self._opened[descriptor]

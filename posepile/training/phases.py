@@ -109,7 +109,7 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
                           learning_rate_backbone=phase.backbone.rate(step - 1), **queue_figures)
             stop = should_stop() and step < phase.steps
             if step % checkpoint_interval == 0 or step == phase.steps or stop:
-                if not all(np.isfinite(np.asarray(v)).all() for v in trainer.trainable_variables):
+                if not _has_finite_weights(trainer):
                     fail("weights are not finite after", batch)
                 save_checkpoint(folder, phase.name, step, state)
             if stop:
@@ -117,7 +117,8 @@ def run_phase(trainer: PoseTrainer, phase: Phase, batches: Callable[[int], Itera
             if step >= phase.steps:
                 break
     if step < phase.steps:  # the stream has ended
-        save_checkpoint(folder, phase.name, step, state)
+        if _has_finite_weights(trainer):
+            save_checkpoint(folder, phase.name, step, state)
         raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")
     trainer.set_use_stored_statistics(False)
 
@@ -135,6 +136,10 @@ def blame_datasets(trainer: PoseTrainer, batch: dict, plan: BatchPlan) -> str:
     if found:
         return f"Labels or predictions are not finite for: {', '.join(found)}."
     return "With the last checkpoint's weights all labels and predictions are finite: a lower --learning-rate may help."
+
+
+def _has_finite_weights(trainer: PoseTrainer) -> bool:
+    return all(np.isfinite(np.asarray(v)).all() for v in trainer.trainable_variables)
 
 
 def _until_stopped(stream: Iterator[dict], should_stop: Callable[[], bool]) -> Iterator[dict]:

@@ -4,6 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posepile.data.batches import make_batch
+from posepile.data.part_workers import WorkerError
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.training import backend, phases
 from posepile.training.checkpoints import list_checkpoints, restore_checkpoint
@@ -93,6 +94,22 @@ def test_interrupted_and_resumed_run_ends_bitwise_the_same(batch_plan, tmp_path)
     assert ended_by is None
     for ours, theirs in zip(again.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("told_to_stop", [True, False])
+def test_workers_that_end_before_the_phase_does(batch_plan, tmp_path, told_to_stop):
+    """A signal may reach them and the trainer at once: then it stops as it would alone, with a checkpoint."""
+    trainer, stopped = small_model.make_trainer(batch_plan, seed=SEED), []
+
+    def two_batches(step):
+        yield from (make_batch(batch_plan, SEED, step + i) for i in range(2))
+        stopped.append(told_to_stop)
+        raise WorkerError("killed")
+
+    with pytest.raises(TrainingInterrupted if told_to_stop else WorkerError, match="step 2 of 8" if told_to_stop else "killed"):
+        run_phase(trainer, PHASE, two_batches, run_dir=tmp_path, log=RunLog(tmp_path), weight_decay=0.1,
+                  checkpoint_interval=CHECKPOINT_INTERVAL, should_stop=lambda: any(stopped), jit_compile=False)
+    assert restore_checkpoint(tmp_path / "checkpoints", "initial", _state(trainer)) == (2 if told_to_stop else 0)
 
 
 def test_planted_nan_is_blamed_on_its_data_set(batch_plan, tmp_path):
