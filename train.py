@@ -18,7 +18,6 @@ from absl import app, flags, logging
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import numpy as np
 
 import ace
@@ -29,29 +28,32 @@ from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
 from posepile.data.part_workers import WorkerError
 from posepile.data.pictures import Pictures, load_pictures
-from posepile.data.queue_statistics import QueueStatistics
-from posepile.data.records import PreparedDataset, write_json
-from posepile.evaluation import benchmark
-from posepile.evaluation.run_report import write_run_report
-from posepile.evaluation.scoring import headline
-from posepile.evaluation.table import format_comparison
-from posepile.geometry.skeleton import averaging_matrix, merge_skeletons
+from posepile.data.records import PreparedDataset
+from posepile.evaluation.run_evaluation import evaluate_run
+from posepile.geometry.skeleton import Skeleton, merge_skeletons, skeleton_from_dict
+from posepile.models.consistency import check_same_joints, make_finetune_model
 from posepile.models.pose_model import PoseModel
-from posepile.models.pose_trainer import LossSettings, PoseTrainer
-from posepile.prediction.predictor import Predictor, default_jit_compile, load_model
+from posepile.prediction.predictor import Predictor, find_model_file, load_model, saved_settings
 from posepile.training import backend, pseudo_labels, schedules
 from posepile.training import config as configs
 from posepile.training import phases as training_phases
+from posepile.training.distribution import Distribution, make_distribution
 from posepile.training.run_directory import RunDirectory
-from posepile.training.run_log import RunLog, read_log
-from posepile.training.stop_signal import stop_requested
+from posepile.training.run_log import RunLog
+from posepile.training.speed_estimate import estimate_duration
+from posepile.training.stop_signal import Preempted, preemption_raised
+from posepile.training.training import AVERAGE_SUFFIX, Training
+from posepile.training.validation import make_validation
 
 _DATASET_SET = flags.DEFINE_string("dataset_set", "demo", "demo, small, medium, full, or a .toml file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/NAME_OF_THE_SET.")
-_PHASES = flags.DEFINE_list("phases", list(configs.PHASES), "Which phases to run.")
+_PHASES = flags.DEFINE_list("phases", list(configs.DEFAULT_PHASES), f"Which phases to run, of {', '.join(configs.PHASES)}.")
+_INIT_FROM = flags.DEFINE_string("init_from", None, "A model to start from, a .keras file or a run's folder: needed by "
+                                 "--phases=bn_inference, possible for the initial phase.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved plan as JSON and exit.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings that is in --workdir.")
-_CONSISTENCY = flags.DEFINE_string("consistency", None, f"One of {', '.join(configs.CONSISTENCY_MODES)}.")
+_CONSISTENCY = flags.DEFINE_string("consistency", None, f"One of {', '.join(configs.CONSISTENCY_MODES)}; or several, separated "
+                                   "by commas, to compare.")
 _BACKBONE = flags.DEFINE_string("backbone", None, "The image network; an unknown name lists the known ones.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Initial weights of the backbone: imagenet, none, or a file.")
 _CROP_SIDE = flags.DEFINE_integer("crop_side", None, "Side of the input crops, px.", lower_bound=1)
@@ -61,8 +63,21 @@ _BN_INFERENCE_STEPS = flags.DEFINE_integer("bn_inference_steps", None, "Last ste
                                            "statistics.", lower_bound=0)
 _GHOST_BATCH_SIZE = flags.DEFINE_string("ghost_batch_size", None, "Examples per BatchNorm group, 3d/2d, or none.")
 _PRECISION = flags.DEFINE_string("precision", None, f"One of {', '.join(configs.PRECISIONS)}.")
+_LOSS_SCALE = flags.DEFINE_string("loss_scale", None, "For float16: dynamic, a number such as 128, or none; by default dynamic "
+                                  "with mixed_float16, else none.")
+_MICRO_BATCHES = flags.DEFINE_integer("micro_batches", None, "Equal parts that a step takes its batch in, to save memory.",
+                                      lower_bound=1)
+_CLIP_NORM = flags.DEFINE_float("clip_norm", None, "Largest global norm of the gradient; 0: unbounded.")
+_AVERAGE_MOMENTUM = flags.DEFINE_float("average_momentum", None, "Of a moving average of the weights, e.g. 0.999, which is "
+                                       "evaluated beside them; 0: none.")
+_ON_NAN = flags.DEFINE_enum("on_nan", "stop", training_phases.ON_NAN, "What to do at a loss that is not finite: stop, or skip "
+                            "the step.")
+_DEVICES = flags.DEFINE_integer("devices", None, "Devices of this machine to train on; default: all GPUs, or one CPU.",
+                                lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Base learning rate.")
 _CHECKPOINT_INTERVAL = flags.DEFINE_integer("checkpoint_interval", None, "Steps between checkpoints.", lower_bound=1)
+_VALIDATION_INTERVAL = flags.DEFINE_integer("validation_interval", None, "Steps between scores on validation crops.",
+                                            lower_bound=1)
 _OCCLUDER_DIR = flags.DEFINE_string("occluder_dir", None, "Folder of RGBA pictures of objects to paste over people; default: "
                                     "drawn ones.")
 _BACKGROUND_DIR = flags.DEFINE_string("background_dir", None, "Folder of photographs to put behind people whose mask is "
@@ -85,14 +100,16 @@ class RunPlan:
         config: the settings of the training.
         phases: which of them to run.
         data_root: folder of the prepared data sets.
-        run: folder of the run.
+        workdir: folder of the run.
+        init_from: model file to start from, if any.
     """
 
     dataset_set: sets.DatasetSet
     config: configs.TrainConfig
     phases: tuple[str, ...]
     data_root: pathlib.Path
-    run: RunDirectory
+    workdir: pathlib.Path
+    init_from: pathlib.Path | None = None
 
 
 def main(argv):
@@ -104,9 +121,12 @@ def main(argv):
         if _DRY_RUN.value:
             print(json.dumps(dry_run(plan), indent=2))
         else:
-            execute(plan, _OVERWRITE.value)
+            with preemption_raised():
+                execute(plan, _OVERWRITE.value)
     except training_phases.TrainingInterrupted as stop:
         sys.exit(f"{stop}. The same command goes on from here.")
+    except Preempted as stop:  # not an error: the scheduler of a cluster starts the same command again
+        print(f"{str(stop) or 'stopped'}. The same command goes on from here.", file=sys.stderr)
     except KeyboardInterrupt as stop:
         sys.exit(str(stop) or "stopped. The same command goes on from the last checkpoint.")
     except (ValueError, FileNotFoundError, ConnectionError, PrepareError, WorkerError,
@@ -122,13 +142,16 @@ def make_plan() -> RunPlan:
     """Reads the flags. Raises: ValueError listing the valid values of a flag."""
     data_root = pathlib.Path(common_flags.DATA_ROOT.value)
     dataset_set = sets.load_dataset_set(_DATASET_SET.value, data_root)
-    if (unknown := [p for p in _PHASES.value if p not in configs.PHASES]) or not _PHASES.value:
-        raise ValueError(f"unknown phases {', '.join(unknown) or '(none given)'}; valid ones: {', '.join(configs.PHASES)}")
+    init_from = find_model_file(_INIT_FROM.value) if _INIT_FROM.value else None
+    check_phases(_PHASES.value, init_from)
     config = configs.make_config(dataset_set.hyperparameters, {
         "backbone": _BACKBONE.value, "backbone_weights": _WEIGHTS.value, "crop_side": _CROP_SIDE.value,
+        **(model_settings(init_from, dataset_set, data_root) if init_from else {}),
         "initial_steps": _STEPS.value, "finetune_steps": _FINETUNE_STEPS.value,
         "bn_inference_steps": _BN_INFERENCE_STEPS.value, "ghost_batch_size": _GHOST_BATCH_SIZE.value,
-        "precision": _PRECISION.value, "base_learning_rate": _LEARNING_RATE.value, "seed": _SEED.value,
+        "precision": _PRECISION.value, "loss_scale": _LOSS_SCALE.value, "micro_batches": _MICRO_BATCHES.value,
+        "clip_norm": _CLIP_NORM.value, "average_momentum": _AVERAGE_MOMENTUM.value,
+        "validation_interval": _VALIDATION_INTERVAL.value, "base_learning_rate": _LEARNING_RATE.value, "seed": _SEED.value,
         "consistency": _CONSISTENCY.value, "checkpoint_interval": _CHECKPOINT_INTERVAL.value,
         "occluder_dir": _OCCLUDER_DIR.value, "background_dir": _BACKGROUND_DIR.value, "skip_bad": _SKIP_BAD.value,
         "augmentation": dataset_set.augmentation, "dataset_augmentation": dataset_set.dataset_augmentation})
@@ -136,57 +159,87 @@ def make_plan() -> RunPlan:
         if folder and not pathlib.Path(folder).is_dir():
             raise ValueError(f"--{name}: there is no folder {folder}")
     config.group_sizes(dataset_set.num_3d, dataset_set.num_2d)  # refuses now what does not fit the batch
-    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / dataset_set.name)
-    return RunPlan(dataset_set, config, tuple(_PHASES.value), data_root, RunDirectory(workdir))
+    default_name = dataset_set.name + ("_bn_inference" if _PHASES.value == ["bn_inference"] else "")
+    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / default_name)
+    return RunPlan(dataset_set, config, tuple(_PHASES.value), data_root, workdir, init_from)
+
+
+def check_phases(phases: list[str], init_from: pathlib.Path | None) -> None:
+    """Raises: ValueError for phases that do not exist or do not go with the model to start from."""
+    if (unknown := [p for p in phases if p not in configs.PHASES]) or not phases:
+        raise ValueError(f"unknown phases {', '.join(unknown) or '(none given)'}; valid ones: {', '.join(configs.PHASES)}")
+    if "bn_inference" in phases and (len(phases) > 1 or not init_from):
+        raise ValueError("--phases=bn_inference stands alone and needs --init-from=MODEL")
+    if init_from and not {"bn_inference", "initial"} & set(phases):
+        raise ValueError(f"--init-from is where the phases bn_inference and initial start, not {', '.join(phases)}")
+
+
+def model_settings(path: pathlib.Path, dataset_set: sets.DatasetSet, data_root: pathlib.Path) -> dict:
+    """The settings that a model file fixes. Raises: ValueError if it predicts other joints than the set labels."""
+    saved = saved_settings(path)
+    check_same_joints(skeleton_from_dict(saved["skeleton"]).joint_names, merged_skeleton(dataset_set, data_root).joint_names,
+                      f"the data sets of {dataset_set.name}")
+    return {"backbone": saved["backbone"], "crop_side": saved["crop_side"], "backbone_weights": "none"}
+
+
+def merged_skeleton(dataset_set: sets.DatasetSet, data_root: pathlib.Path) -> Skeleton:
+    """All joints that the set labels in 3D; needs no prepared data."""
+    return merge_skeletons([sets.dataset_skeleton(name, data_root, dataset_set.own_datasets)
+                            for name in dataset_set.datasets_3d])
 
 
 def make_phases(config: configs.TrainConfig) -> dict[str, training_phases.Phase]:
-    """The two training phases with their schedules (METHOD: schedules)."""
+    """The training phases with their schedules (METHOD: schedules)."""
     initial, finetune, rate = config.initial_steps, config.finetune_steps, config.base_learning_rate
     schedule = schedules.initial_schedule(rate, initial)
-    head = schedules.finetune_head_schedule(rate, finetune)
+    tail = schedules.bn_inference_schedule(rate, max(config.bn_inference_steps, 1))
     return {
-        "initial": training_phases.Phase("initial", initial, config.bn_steps(initial), schedule, schedule, schedule.drop_step),
-        "finetune": training_phases.Phase("finetune", finetune, config.bn_steps(finetune), head,
-                                          schedules.finetune_backbone_schedule(rate, finetune), head.drop_step),
+        "initial": training_phases.Phase("initial", initial, config.bn_steps(initial), schedule, schedule),
+        "finetune": training_phases.Phase("finetune", finetune, config.bn_steps(finetune),
+                                          schedules.finetune_head_schedule(rate, finetune),
+                                          schedules.finetune_backbone_schedule(rate, finetune)),
+        "bn_inference": training_phases.Phase("bn_inference", tail.steps, tail.steps, tail, tail),
     }
 
 
 def dry_run(plan: RunPlan) -> dict:
     """The resolved plan as JSON types; needs no prepared data."""
     dataset_set, data_root = plan.dataset_set, plan.data_root
-    skeletons = [sets.dataset_skeleton(name, data_root, dataset_set.own_datasets) for name in dataset_set.datasets_3d]
+    phases = [phase for name, phase in make_phases(plan.config).items() if name in plan.phases]
     return {
         "dataset_set": dataset_set.name,
         "datasets": sets.describe_datasets(dataset_set, data_root),
         "missing": sets.missing_datasets(dataset_set, data_root),
         "batch_size": dataset_set.batch_size,
-        "num_joints": merge_skeletons(skeletons).num_joints,
-        "phases": [phase.describe() for name, phase in make_phases(plan.config).items() if name in plan.phases],
+        "num_joints": merged_skeleton(dataset_set, data_root).num_joints,
+        "phases": [phase.describe() for phase in phases],
+        "estimate": estimate_duration(plan.workdir.parent, plan.config, dataset_set.batch_size, phases),
         "config": dataclasses.asdict(plan.config),
-        "workdir": str(plan.run.path),
+        "workdir": str(plan.workdir),
     }
 
 
 def execute(plan: RunPlan, overwrite: bool) -> None:
     """Prepares embedded data, trains, evaluates, reports; whatever is done already is left alone."""
-    run, config = plan.run, plan.config
+    config = plan.config
     settings = {**dataclasses.asdict(config), "dataset_set": plan.dataset_set.name,
                 "examples_per_batch": plan.dataset_set.datasets_3d | plan.dataset_set.datasets_2d,
-                "evaluation": plan.dataset_set.evaluation}
+                "evaluation": plan.dataset_set.evaluation, "init_from": plan.init_from and str(plan.init_from)}
     del settings["skip_bad"]  # a training that has stopped at a bad record may go on without it
     to_render = embedded_to_render(plan)
     pictures = load_pictures(config.crop_side, config.occluder_dir, config.background_dir)
+    distribution = make_distribution(_DEVICES.value)
+    run = RunDirectory(plan.workdir, distribution.is_chief)
     run.open(settings, overwrite)
     with run.locked():
         if to_render:
             run.run_part("prepare", lambda: render(to_render, plan.data_root), again=True)
-        run_phases(plan, pictures)
+        run_phases(plan, run, distribution, pictures)
 
 
-def run_phases(plan: RunPlan, pictures: Pictures) -> None:
+def run_phases(plan: RunPlan, run: RunDirectory, distribution: Distribution, pictures: Pictures) -> None:
     """Everything after the data are there."""
-    run, config = plan.run, plan.config
+    config = plan.config
     backend.configure(config.seed, config.precision)
     datasets = open_datasets(plan)
     batch_plan = BatchPlan(
@@ -194,20 +247,50 @@ def run_phases(plan: RunPlan, pictures: Pictures) -> None:
         [(datasets[n], count) for n, count in plan.dataset_set.datasets_2d.items()],
         config.crop_side, augmentation=config.augmentation, dataset_augmentation=config.dataset_augmentation,
         pictures=pictures, skip_bad=config.skip_bad)
+    training_sets = [dataset for dataset, _ in batch_plan.datasets_3d]
     log = RunLog(run.path)
+    training = Training(
+        config, batch_plan.share(distribution.worker, distribution.num_workers), distribution, run.path, log,
+        make_validation(training_sets, batch_plan.skeleton, config.crop_side, skip_bad=config.skip_bad),
+        backend.default_data_workers() if _DATA_WORKERS.value is None else _DATA_WORKERS.value, _ON_NAN.value)
+    phases = make_phases(config)
     if "initial" in plan.phases:
-        run.run_part("initial", lambda: train_initial(plan, batch_plan, log))
+        run.run_part("initial", lambda: train_initial(training, phases["initial"], plan.init_from), together=True)
     if "autoencoder" in plan.phases:
         require(run.path / "initial.keras", "initial")
-        run.run_part("pseudo_labels", lambda: label_images(plan, batch_plan))
-        run.run_part("autoencoder", lambda: fit_autoencoder(plan))
+        run.run_part("pseudo_labels", lambda: label_images(config, training_sets, run.path))
+        run.run_part("autoencoder", lambda: fit_autoencoder(config, run.path))
     if "finetune" in plan.phases:
         require(run.path / "initial.keras", "initial")
         if config.consistency != "none":
             require(run.path / "autoencoder.npz", "autoencoder")
-        run.run_part("finetune", lambda: finetune(plan, batch_plan, log))
+        for mode, suffix in finetune_suffixes(config).items():
+            phase = dataclasses.replace(phases["finetune"], name=f"finetune{suffix}")
+            run.run_part(phase.name, lambda mode=mode, suffix=suffix, phase=phase: finetune(
+                training, phase, mode, f"finetuned{suffix}"), together=True)
+    if "bn_inference" in plan.phases:
+        run.run_part("bn_inference", lambda: train_bn_inference(training, phases["bn_inference"], plan.init_from),
+                     together=True)
     log.close()
-    evaluate_run(plan, batch_plan, datasets)
+    if distribution.is_chief:
+        evaluate_run(run, model_names(plan), [datasets[n] for n in plan.dataset_set.evaluation if n in datasets], training_sets,
+                     settings=dataclasses.asdict(config), crop_side=config.crop_side,
+                     autoencoder=autoencoder_weights(run.path / "autoencoder.npz"), model_skeleton=batch_plan.skeleton)
+
+
+def finetune_suffixes(config: configs.TrainConfig) -> dict[str, str]:
+    """By way of enforcing consistency, what its phase and its model have after their names; the first one has nothing."""
+    return {mode: f"_{mode}" if index else "" for index, mode in enumerate(config.consistency_modes)}
+
+
+def model_names(plan: RunPlan) -> list[str]:
+    """Of all models that the run makes, in the order in which they are compared."""
+    if plan.phases == ("bn_inference",):
+        names = ["bn_inference"]
+    else:
+        names = ["initial", *(f"finetuned{suffix}" for suffix in finetune_suffixes(plan.config).values())]
+    return [full_name for name in names
+            for full_name in ([name, f"{name}{AVERAGE_SUFFIX}"] if plan.config.average_momentum else [name])]
 
 
 def render(names: list[str], data_root: pathlib.Path) -> None:
@@ -243,116 +326,62 @@ def require(path: pathlib.Path, phase: str) -> None:
         raise FileNotFoundError(f"{path} is missing: run the phase {phase} first, or leave --phases out")
 
 
-def train_initial(plan: RunPlan, batch_plan: BatchPlan, log: RunLog) -> None:
+def train_initial(training: Training, phase: training_phases.Phase, init_from: pathlib.Path | None) -> None:
     """Phase 1: separate output joints for every format."""
-    config = plan.config
-    model = PoseModel(config.backbone, config.crop_side, batch_plan.skeleton, seed=config.seed,
-                      ghost_batch_size=config.group_sizes(batch_plan.num_3d, batch_plan.num_2d),
-                      backbone_weights=config.backbone_weights)
-    train_phase(plan, batch_plan, log, "initial", model, config.weak_steps(config.initial_steps), None)
+    config, skeleton = training.config, training.batch_plan.skeleton
+
+    def make_model():
+        if init_from:
+            return make_finetune_model(load_model(init_from), "none", ghost_batch_size=training.group_sizes, seed=config.seed)
+        return PoseModel(config.backbone, config.crop_side, skeleton, seed=config.seed, ghost_batch_size=training.group_sizes,
+                         backbone_weights=config.backbone_weights)
+
+    training.run(phase, make_model, "initial", absolute_loss_start=config.absolute_start(phase.steps),
+                 weak_perspective_steps=config.weak_steps(phase.steps))
 
 
-def finetune(plan: RunPlan, batch_plan: BatchPlan, log: RunLog) -> None:
+def finetune(training: Training, phase: training_phases.Phase, consistency: str, name: str) -> None:
     """Phase 3: warm restart with consistency between the formats."""
-    model = load_model(plan.run.path / "initial.keras")
-    matrix = None
-    if plan.config.consistency != "none":
-        autoencoder = ace.AffineAutoencoder.load(plan.run.path / "autoencoder.npz")
-        matrix = np.float32(autoencoder.decoder @ autoencoder.encoder)
-    train_phase(plan, batch_plan, log, "finetune", model, 0, matrix)
+    config, autoencoder = training.config, None
+    if consistency != "none":
+        autoencoder = ace.AffineAutoencoder.load(training.run_dir / "autoencoder.npz")
 
+    def make_model():
+        return make_finetune_model(load_model(training.run_dir / "initial.keras"), consistency, autoencoder,
+                                   ghost_batch_size=training.group_sizes, seed=config.seed)
 
-def train_phase(plan, batch_plan, log, name, model, weak_perspective_steps, projection_matrix):
-    """Runs one training phase and saves its model under a name of its own."""
-    config, phase = plan.config, make_phases(plan.config)[name]
-    settings = LossSettings(
-        num_3d=batch_plan.num_3d, averaging_matrix=averaging_matrix(batch_plan.skeleton, batch_plan.joint_names_2d),
-        absolute_loss_start=config.absolute_start(phase.steps), weak_perspective_steps=weak_perspective_steps,
-        projection_matrix=projection_matrix)
-    trainer = PoseTrainer(model, settings, seed=config.seed)
     # The two phases draw different batches: fine-tuning goes on in the epochs where the initial phase ended.
-    offset = 0 if name == "initial" else config.initial_steps
-    statistics = QueueStatistics(batch_plan)
-    workers = backend.default_data_workers() if _DATA_WORKERS.value is None else _DATA_WORKERS.value
-    stream = backend.batch_stream(batch_plan, config.seed, statistics, workers)
-    with stop_requested() as should_stop:
-        training_phases.run_phase(
-            trainer, phase, lambda step: stream(offset + step), run_dir=plan.run.path, log=log,
-            weight_decay=config.weight_decay, checkpoint_interval=config.checkpoint_interval,
-            should_stop=should_stop, jit_compile=default_jit_compile(),
-            blame=lambda batch: training_phases.blame_datasets(trainer, batch, batch_plan), statistics=statistics)
-    save_model(model, plan.run.path / ("initial.keras" if name == "initial" else "finetuned.keras"))
+    training.run(phase, make_model, name, first_step=config.initial_steps,
+                 absolute_loss_start=config.absolute_start(phase.steps), weak_perspective_steps=0,
+                 teacher_loss_start=config.teacher_start(phase.steps),
+                 projection_matrix=(np.float32(autoencoder.decoder @ autoencoder.encoder) if consistency == "regularize"
+                                    else None))
 
 
-def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a .keras file, which appears only when it is complete."""
-    temporary = path.with_name(f".{path.stem}.part.keras")
-    try:
-        model.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def train_bn_inference(training: Training, phase: training_phases.Phase, init_from: pathlib.Path) -> None:
+    """The last steps of a phase on their own: BatchNorm uses its stored statistics, everything else learns."""
+    training.run(phase, lambda: make_finetune_model(load_model(init_from), "none", ghost_batch_size=training.group_sizes,
+                                                    seed=training.config.seed),
+                 "bn_inference", absolute_loss_start=0, weak_perspective_steps=0)
 
 
-def label_images(plan: RunPlan, batch_plan: BatchPlan) -> None:
+def label_images(config: configs.TrainConfig, training_sets: list[PreparedDataset], run_dir: pathlib.Path) -> None:
     """Phase 2a: predictions in all formats on training images."""
-    datasets = [dataset for dataset, _ in batch_plan.datasets_3d]
-    chosen = plan.config.pseudo_label_datasets or [d.name for d in datasets]
-    if unknown := set(chosen) - {d.name for d in datasets}:
+    chosen = config.pseudo_label_datasets or [d.name for d in training_sets]
+    if unknown := set(chosen) - {d.name for d in training_sets}:
         raise ValueError(f"pseudo_label_datasets names {sorted(unknown)}, which the set does not train on in 3D")
     pseudo_labels.make_pseudo_labels(
-        Predictor(plan.run.path / "initial.keras"), [d for d in datasets if d.name in chosen], datasets,
-        plan.config.pseudo_labels_per_dataset, plan.run.path / "pseudo_labels.npz", plan.config.skip_bad)
+        Predictor(run_dir / "initial.keras"), [d for d in training_sets if d.name in chosen], training_sets,
+        config.pseudo_labels_per_dataset, run_dir / "pseudo_labels.npz", config.skip_bad)
 
 
-def fit_autoencoder(plan: RunPlan) -> None:
+def fit_autoencoder(config: configs.TrainConfig, run_dir: pathlib.Path) -> None:
     """Phase 2b: the affine-combining autoencoder of the formats."""
-    config = plan.config
-    with np.load(plan.run.path / "pseudo_labels.npz", allow_pickle=False) as file:
+    with np.load(run_dir / "pseudo_labels.npz", allow_pickle=False) as file:
         poses = file["joints3d"]
-    skeleton = load_model(plan.run.path / "initial.keras").skeleton
-    autoencoder = ace.fit_autoencoder(poses, skeleton, config.num_latents, l1=config.autoencoder_l1,
-                                      steps=config.autoencoder_steps, seed=config.seed)
-    autoencoder.save(plan.run.path / "autoencoder.npz")
-
-
-def evaluate_run(plan: RunPlan, batch_plan: BatchPlan, datasets: dict[str, PreparedDataset]) -> None:
-    """Scores what there is of initial and finetuned, side by side; writes evaluation/*.json, summary.json and report.html."""
-    run, evaluation_dir = plan.run, plan.run.path / "evaluation"
-    evaluated = [datasets[name] for name in plan.dataset_set.evaluation if name in datasets]
-    models = [name for name in ("initial", "finetuned") if (run.path / f"{name}.keras").is_file()]
-    done = "All phases are done" if models[-1:] == ["finetuned"] else "Done so far"
-    if not evaluated or not models:
-        reason = "the set names no prepared data set under [evaluation]" if models else "there is no model yet"
-        print(f"{done}: {run.path}. Nothing is evaluated, as {reason}.")
-        return
-
-    def evaluate(model_name):
-        predictor = Predictor(run.path / f"{model_name}.keras")
-        scores = {d.name: benchmark.evaluate_dataset(
-            predictor, d, evaluation_dir / f"{model_name}_{d.name}.npz", f"evaluate {model_name}") for d in evaluated}
-        benchmark.save_scores(evaluation_dir / f"{model_name}.json", scores)
-
-    def evaluate_baseline():
-        training_sets = [d for d, _ in batch_plan.datasets_3d]
-        scores = {d.name: benchmark.evaluate_baseline(training_sets, d, plan.config.crop_side) for d in evaluated}
-        benchmark.save_scores(evaluation_dir / "mean_pose.json", scores)
-
-    run.run_part("evaluate_mean_pose", evaluate_baseline)
-    for model_name in models:
-        run.run_part(f"evaluate_{model_name}", lambda name=model_name: evaluate(name))
-    scores = {name: json.loads((evaluation_dir / f"{name}.json").read_text()) for name in ["mean_pose", *models]}
-    run.run_part(f"report_{'_'.join(models)}", lambda: write_run_report(
-        run.path, settings=dataclasses.asdict(plan.config), scores=scores, records=read_log(run.path / "metrics.jsonl"),
-        dataset=evaluated[0], crop_side=plan.config.crop_side, seconds=run.progress()["seconds"],
-        autoencoder=autoencoder_weights(run.path / "autoencoder.npz"), model_skeleton=batch_plan.skeleton))
-    write_summary(plan, scores)
-    for dataset in evaluated:
-        print(f"\n{dataset.name}, {scores[models[0]][dataset.name]['stamp']['num_poses']} images of its "
-              f"{scores[models[0]][dataset.name]['stamp']['split']} split")
-        print(format_comparison(scores[models[0]][dataset.name], scores.get("finetuned", {}).get(dataset.name),
-                                scores["mean_pose"][dataset.name]))
-    print(f"\n{done}. Report: {run.path / 'report.html'}, numbers: {run.path / 'summary.json'}")
+    autoencoder = ace.fit_autoencoder(poses, load_model(run_dir / "initial.keras").skeleton, config.num_latents,
+                                      l1=config.autoencoder_l1, steps=config.autoencoder_steps, seed=config.seed)
+    autoencoder.save(run_dir / "autoencoder.npz")
 
 
 def autoencoder_weights(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -361,18 +390,6 @@ def autoencoder_weights(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray] | N
         return None
     autoencoder = ace.AffineAutoencoder.load(path)
     return autoencoder.encoder, autoencoder.decoder
-
-
-def write_summary(plan: RunPlan, scores: dict) -> None:
-    """The figures of a run in one small file, from its first evaluation data set."""
-    run, name = plan.run, next(iter(scores["mean_pose"]))
-    progress, baseline = run.progress(), scores["mean_pose"][name]
-    speeds = [r["crops_per_second"] for r in read_log(run.path / "metrics.jsonl")]
-    write_json(run.path / "summary.json", {
-        "mean_pose_mpjpe": baseline and baseline["pooled"]["mpjpe"],
-        **{model: headline(record[name]) for model, record in scores.items() if model != "mean_pose"},
-        "seconds": progress["seconds"], "peak_memory_mb": progress["peak_memory_mb"],
-        "crops_per_second": round(float(np.median(speeds)), 1) if speeds else None})
 
 
 if __name__ == "__main__":

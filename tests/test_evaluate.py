@@ -27,7 +27,9 @@ def files(tmp_path):
     return [f"--predictions={predictions}", f"--annotations={annotations}"]
 
 
-def test_files_are_scored_without_tensorflow(files, tmp_path):
+@pytest.fixture
+def without_tensorflow(tmp_path):
+    """Runs evaluate.py with its arguments where tensorflow and keras cannot be imported."""
     program = tmp_path / "without_tensorflow.py"
     program.write_text(f"""
 import importlib.abc, runpy, sys
@@ -41,16 +43,42 @@ sys.meta_path.insert(0, Blocker())
 sys.path.insert(0, {str(end_to_end.REPOSITORY)!r})
 runpy.run_path({str(end_to_end.REPOSITORY / "evaluate.py")!r}, run_name="__main__")
 """)
+    return lambda *arguments: subprocess.run([sys.executable, str(program), *map(str, arguments)], cwd=tmp_path,
+                                             capture_output=True, text=True)
+
+
+def test_files_are_scored_without_tensorflow(files, without_tensorflow, tmp_path):
     output = tmp_path / "scores.json"
 
-    result = subprocess.run([sys.executable, str(program), *files, f"--output={output}"], capture_output=True, text=True,
-                            cwd=tmp_path)
+    result = without_tensorflow(*files, f"--output={output}")
 
     assert (result.returncode, result.stderr) == (0, "")
     assert re.search(rf"^mpjpe +{MPJPE:.2f}$", result.stdout, re.MULTILINE)
     scores = json.loads(output.read_text())
     assert scores["metrics"]["mpjpe"] == pytest.approx(MPJPE)
     assert scores["metrics"]["num_poses"] == 2
+
+
+@pytest.mark.parametrize("arguments", [("--compare", "better.npz", "predictions.npz"),
+                                       ("--compare=better.npz,predictions.npz",)])
+def test_files_are_compared_without_tensorflow(files, without_tensorflow, tmp_path, arguments):
+    np.savez(tmp_path / "better.npz", joints3d=TRUTH + ERRORS / 2)
+    output = tmp_path / "differences.json"
+
+    result = without_tensorflow(*arguments, files[1], "--output", output)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(rf"^MPJPE, mm +{MPJPE / 2:.2f} +{MPJPE:.2f} +\+{MPJPE / 2:.2f} \[", result.stdout, re.MULTILINE)
+    record = json.loads(output.read_text())
+    assert record["differences"]["predictions"]["pooled"]["mpjpe"]["difference"] == pytest.approx(MPJPE / 2)
+    assert record["files"] == {"better": "better.npz", "predictions": "predictions.npz"}
+    assert record["stamp"]["resampled"] == "poses" and record["stamp"]["reference"] == "better"
+
+
+def test_files_to_compare_stand_after_the_flag():
+    assert evaluate.with_commas(["e", "--compare", "A", "B", "C", "--data-root", "D"]) == [
+        "e", "--compare=A,B,C", "--data-root", "D"]
+    assert evaluate.with_commas(["e", "A", "--compare=B,C", "D"]) == ["e", "A", "--compare=B,C,D"]
 
 
 def test_run_is_scored_as_the_training_did(finished_run, tiny_data_root, tmp_path):
@@ -78,6 +106,40 @@ def test_model_file_on_a_named_data_set(finished_run, tiny_data_root, tmp_path, 
     assert f"{scores['synthetic_test']['pooled']['mpjpe']:.1f}" in capsys.readouterr().out
 
 
+def test_models_are_compared_and_their_runs_left_alone(finished_run, tiny_data_root, tmp_path, capsys):
+    run, _ = finished_run
+    before, output = sorted(run.rglob("*")), tmp_path / "differences.json"
+    with end_to_end.command_line(f"--compare={run / 'initial.keras'},{run},{run / 'initial.keras'}", "--confidence=0.9",
+                                 f"--data-root={tiny_data_root}", f"--output={output}"):
+        evaluate.main(["evaluate.py"])
+
+    record = json.loads(output.read_text())["synthetic_test"]
+    scores = {name: json.loads((run / "evaluation" / f"{name}.json").read_text())["synthetic_test"]["pooled"]
+              for name in ("initial", "finetuned")}
+    mpjpe = record["differences"]["finetuned"]["pooled"]["mpjpe"]
+    assert mpjpe["difference"] == pytest.approx(scores["finetuned"]["mpjpe"] - scores["initial"]["mpjpe"], rel=1e-4)
+    assert mpjpe["low"] < mpjpe["difference"] < mpjpe["high"]
+    again = record["differences"]["initial (2)"]["pooled"]["mpjpe"]
+    assert again["difference"] == again["low"] == again["high"] == 0
+    assert record["stamp"]["resampled"] == "sequences" and record["stamp"]["num_groups"] > 1
+    assert f"{mpjpe['difference']:+.2f} [" in capsys.readouterr().out
+    assert sorted(run.rglob("*")) == before
+
+
+def test_bad_comparisons(files, finished_run, tiny_data_root, tmp_path):
+    run, predictions = finished_run[0], files[0].partition("=")[2]
+    root = f"--data-root={tiny_data_root}"
+    for arguments, expected in (
+            (["--compare=A.keras"], ["two models", "got 1"]),
+            ([f"--compare={run},{tmp_path / 'gone.keras'}", root], ["no model file", "gone.keras"]),
+            ([f"--compare={run},{tmp_path}", root], ["neither finetuned.keras nor initial.keras"]),
+            ([f"--compare={run},{run}", f"--data-root={tmp_path}"], ["synthetic_test is not prepared"]),
+            ([f"--compare={predictions},{predictions}"], ["predictions.npz", "--annotations"]),
+            ([f"--compare={predictions},{tmp_path / 'gone.npz'}", files[1]], ["gone.npz", "no such file"]),
+            ([f"--compare={predictions},{predictions}", files[1], "--confidence=95"], ["--confidence", "0.95"])):
+        assert_refused(arguments, expected)
+
+
 def test_bad_files(files, tmp_path):
     predictions, annotations = files
     text, short = tmp_path / "text.npz", tmp_path / "short.npz"
@@ -95,8 +157,11 @@ def test_bad_files(files, tmp_path):
 
 
 def test_unclear_command_lines(files):
-    for arguments in ([], files[:1], files[1:], [*files, "--model=runs/demo"]):
-        assert_refused(arguments, ["give either --model, or --predictions and --annotations"])
+    for arguments in ([], files[:1], files[1:], [*files, "--model=runs/demo"], [*files, "--compare=A,B"],
+                      ["--model=runs/demo", "--compare=A,B"]):
+        assert_refused(arguments, ["give either --model, or --predictions and --annotations, or --compare"])
+    with pytest.raises(SystemExit, match="unexpected arguments"):
+        evaluate.main(["evaluate.py", "A.npz"])
 
 
 def test_bad_models(finished_run, tiny_data_root, tmp_path):

@@ -48,13 +48,14 @@ class SyntheticDataset:
 
 
 _ALL_LOOKS = tuple(scenes.LOOKS)
+_EXAMPLES_3D = {"train": 10000, "validation": 100}
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        SyntheticDataset("synthetic_studio", 101, "3d", "smpl_24", ("studio",), {"train": 10000}),
-        SyntheticDataset("synthetic_street", 102, "3d", "h36m_17", ("street",), {"train": 10000}),
-        SyntheticDataset("synthetic_gym", 103, "3d", "mpi_inf_3dhp_17", ("gym",), {"train": 10000}),
-        SyntheticDataset("synthetic_garden", 104, "3d", "coco_19", ("garden",), {"train": 10000}),
+        SyntheticDataset("synthetic_studio", 101, "3d", "smpl_24", ("studio",), _EXAMPLES_3D),
+        SyntheticDataset("synthetic_street", 102, "3d", "h36m_17", ("street",), _EXAMPLES_3D),
+        SyntheticDataset("synthetic_gym", 103, "3d", "mpi_inf_3dhp_17", ("gym",), _EXAMPLES_3D),
+        SyntheticDataset("synthetic_garden", 104, "3d", "coco_19", ("garden",), _EXAMPLES_3D),
         SyntheticDataset(
             "synthetic_photos", 105, "2d", "coco_17", _ALL_LOOKS, {"train": 4000}, family=landmarks.PHOTOS_FAMILY
         ),

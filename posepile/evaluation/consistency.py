@@ -4,11 +4,13 @@ A network that predicts several joint formats says several times where, for exam
 slightly different points by it, so their predictions need not coincide, but they should differ as the annotations do.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
 
 from posepile.evaluation.metrics import check_poses
+from posepile.evaluation.statistics import PoseSums
 from posepile.geometry.skeleton import Skeleton, plain_joint_names
 
 _CHUNK_POSES = 1024  # bounds the memory: there are thousands of pairs in large merged skeletons
@@ -52,35 +54,62 @@ def compute_inconsistency(joints3d_pred, joints3d_true, validity, merged: Skelet
         {plain joint name: the `total` of its pairs}.
     Raises: ValueError for shapes that do not fit, or a valid annotation that is not finite.
     """
+    deviations = _measure(joints3d_pred, joints3d_true, validity, merged)
+    sums, names = deviations.sums, deviations.names
+    per_joint = {}
+    for name in dict.fromkeys(names):
+        is_of_joint = np.array([n == name for n in names])
+        per_joint[name] = _ratio(deviations.totals[is_of_joint].sum(), deviations.counts[is_of_joint].sum())
+    return {**dict(zip(sums.names, sums.values().tolist(), strict=True)), "num_pairs": int(deviations.counts.sum()),
+            "num_not_imaged": deviations.num_not_imaged, "per_joint": per_joint}
+
+
+def inconsistency_sums(joints3d_pred, joints3d_true, validity, merged: Skeleton) -> PoseSums:
+    """What every pose adds to `total`, `depth` and `image_plane` of `compute_inconsistency`, whose arguments it takes."""
+    return _measure(joints3d_pred, joints3d_true, validity, merged).sums
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deviations:
+    """Sums of the deviations of pairs: of every pose, and of every pair, [num_pairs] totals in mm and counts."""
+
+    sums: PoseSums
+    names: list[str]
+    totals: np.ndarray
+    counts: np.ndarray
+    num_not_imaged: int
+
+
+def _measure(joints3d_pred, joints3d_true, validity, merged):
     pred, true, validity = check_poses(joints3d_pred, joints3d_true, validity)
     if pred.shape[1] != merged.num_joints:
         raise ValueError(f"the poses have {pred.shape[1]} joints, but the merged skeleton {merged.name} has "
                          f"{merged.num_joints}")
     pairs, names = shared_joint_pairs(merged)
     a, b = pairs.T
-    totals, depths, counts = (np.zeros(len(pairs)) for _ in range(3))
-    image_plane, num_imaged, num_not_imaged = 0.0, 0, 0
+    totals, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
+    numerators, denominators = np.zeros((3, len(pred))), np.zeros((3, len(pred)))
+    num_not_imaged = 0
     for start in range(0, len(pred), _CHUNK_POSES):
-        p, g, v = (array[start:start + _CHUNK_POSES] for array in (pred, true, validity))
+        rows = slice(start, start + _CHUNK_POSES)
+        p, g, v = (array[rows] for array in (pred, true, validity))
         is_pair = v[:, a] & v[:, b]
         with np.errstate(invalid="ignore", over="ignore"):
             deviation = (p[:, a] - p[:, b]) - (g[:, a] - g[:, b])
-            totals += np.sum(np.linalg.norm(deviation, axis=-1), axis=0, where=is_pair)
-            depths += np.sum(np.abs(deviation[..., 2]), axis=0, where=is_pair)
-            counts += is_pair.sum(axis=0)
+            length = np.where(is_pair, np.linalg.norm(deviation, axis=-1), 0.0)
             flat_pred, is_imaged_pred = _image_plane(p, v)
             flat_true, is_imaged_true = _image_plane(g, v)
             flat = (flat_pred[:, a] - flat_pred[:, b]) - (flat_true[:, a] - flat_true[:, b])
             is_imaged = is_imaged_pred & is_imaged_true
             is_counted = is_pair & is_imaged[:, None]
-            image_plane += float(np.sum(np.linalg.norm(flat, axis=-1), where=is_counted))
-        num_imaged += int(is_counted.sum())
+            numerators[:, rows] = (length.sum(axis=1), np.sum(np.abs(deviation[..., 2]), axis=1, where=is_pair),
+                                   np.sum(np.linalg.norm(flat, axis=-1), axis=1, where=is_counted))
+        denominators[:, rows] = is_pair.sum(axis=1), is_pair.sum(axis=1), is_counted.sum(axis=1)
+        totals += length.sum(axis=0)
+        counts += is_pair.sum(axis=0)
         num_not_imaged += int(np.count_nonzero(is_pair.any(axis=1) & ~is_imaged))
-    per_joint = {name: _ratio(totals[[n == name for n in names]].sum(), counts[[n == name for n in names]].sum())
-                 for name in dict.fromkeys(names)}
-    return {"total": _ratio(totals.sum(), counts.sum()), "depth": _ratio(depths.sum(), counts.sum()),
-            "image_plane": _ratio(image_plane, num_imaged), "num_pairs": int(counts.sum()),
-            "num_not_imaged": num_not_imaged, "per_joint": per_joint}
+    return _Deviations(PoseSums(("total", "depth", "image_plane"), numerators, denominators), names, totals, counts,
+                       num_not_imaged)
 
 
 def _image_plane(poses, validity):

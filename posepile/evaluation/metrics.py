@@ -29,6 +29,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from posepile.evaluation.statistics import PoseSums
+
 PCK_THRESHOLDS_MM = (50, 100, 150)
 AUC_THRESHOLDS_MM = (50, 100, 150)
 CPS_THRESHOLDS_MM = (100, 150, 200)
@@ -99,18 +101,20 @@ def a_mpjpe(joints3d_pred, joints3d_true, validity=None, root=0) -> float:
 
 def pck(joints3d_pred, joints3d_true, validity=None, root=0, threshold=150.0) -> float:
     """Percentage of joints with a root-relative distance of less than `threshold` mm."""
-    return _share_below(*_relative(joints3d_pred, joints3d_true, validity, root), threshold)
+    distance, validity = _relative(joints3d_pred, joints3d_true, validity, root)
+    return _mean(_below(distance, threshold), validity)
 
 
 def apck(joints3d_pred, joints3d_true, validity=None, root=0, threshold=150.0) -> float:
     """Percentage of joints with a distance in camera space of less than `threshold` mm. `root` has no influence."""
     pred, true, validity = check_poses(joints3d_pred, joints3d_true, validity, root)
-    return _share_below(_norm(pred - true), validity, threshold)
+    return _mean(_below(_norm(pred - true), threshold), validity)
 
 
 def auc(joints3d_pred, joints3d_true, validity=None, root=0, threshold=150.0) -> float:
     """Area under the PCK curve from 0 to `threshold` mm, exact: 100 mean(max(0, 1 - d / threshold))."""
-    return _area(*_relative(joints3d_pred, joints3d_true, validity, root), threshold)
+    distance, validity = _relative(joints3d_pred, joints3d_true, validity, root)
+    return _mean(_ramp(distance, threshold), validity)
 
 
 def auc31(joints3d_pred, joints3d_true, validity=None, root=0) -> float:
@@ -118,7 +122,8 @@ def auc31(joints3d_pred, joints3d_true, validity=None, root=0) -> float:
 
     No distance is below the threshold 0: perfect predictions score 30/31, 96.77.
     """
-    return _area31(*_relative(joints3d_pred, joints3d_true, validity, root))
+    distance, validity = _relative(joints3d_pred, joints3d_true, validity, root)
+    return _mean(_steps31(distance), validity)
 
 
 def cps(joints3d_pred, joints3d_true, validity=None, root=0, threshold=200.0) -> float:
@@ -126,12 +131,14 @@ def cps(joints3d_pred, joints3d_true, validity=None, root=0, threshold=200.0) ->
 
     Root-relative, not aligned: not the score of that name of Wandt et al. (CVPR 2021), which aligns the poses first.
     """
-    return _share_below(*_worst(*_relative(joints3d_pred, joints3d_true, validity, root)), threshold)
+    worst, has_joint = _worst(*_relative(joints3d_pred, joints3d_true, validity, root))
+    return _mean(_below(worst, threshold), has_joint)
 
 
 def cps_auc(joints3d_pred, joints3d_true, validity=None, root=0, threshold=200.0) -> float:
     """Area under the CPS curve from 0 to `threshold` mm, exact: 100 mean(max(0, 1 - worst distance / threshold))."""
-    return _area(*_worst(*_relative(joints3d_pred, joints3d_true, validity, root)), threshold)
+    worst, has_joint = _worst(*_relative(joints3d_pred, joints3d_true, validity, root))
+    return _mean(_ramp(worst, threshold), has_joint)
 
 
 def procrustes_align(joints3d_pred, joints3d_true, validity=None) -> np.ndarray:
@@ -181,26 +188,32 @@ def pool_distances(parts: Iterable[JointDistances]) -> JointDistances:
         for field in dataclasses.fields(JointDistances)))
 
 
+def pose_sums(distances: JointDistances) -> PoseSums:
+    """What every pose adds to the metrics of `compute_metrics`, each of which is a ratio of sums."""
+    relative, absolute = distances.relative, distances.absolute
+    relative_validity, validity = distances.relative_validity, distances.validity
+    worst, has_joint = _worst(relative, relative_validity)
+    terms = {
+        "mpjpe": (relative, relative_validity),
+        "pa_mpjpe": (distances.aligned, distances.aligned_validity),
+        "n_mpjpe": (distances.scaled, relative_validity),
+        "a_mpjpe": (absolute, validity),
+        **{f"pck{t}": (_below(relative, t), relative_validity) for t in PCK_THRESHOLDS_MM},
+        **{f"auc{t}": (_ramp(relative, t), relative_validity) for t in AUC_THRESHOLDS_MM},
+        "auc31": (_steps31(relative), relative_validity),
+        **{f"cps{t}": (_below(worst, t), has_joint) for t in CPS_THRESHOLDS_MM},
+        **{f"cps_auc{t}": (_ramp(worst, t), has_joint) for t in CPS_THRESHOLDS_MM},
+        **{f"apck{t}": (_below(absolute, t), validity) for t in APCK_THRESHOLDS_MM},
+    }
+    sums, counts = zip(*(_pose_sum(*term) for term in terms.values()), strict=True)
+    return PoseSums(tuple(terms), np.stack(sums), np.stack(counts))
+
+
 def summarize(distances: JointDistances) -> dict[str, float | int]:
     """All metrics of `compute_metrics`, from the distances: of a whole benchmark, or of a part picked by `select`."""
-    relative = distances.relative, distances.relative_validity
-    absolute = distances.absolute, distances.validity
-    worst = _worst(*relative)
-    counts = count_distances(distances)
-    return {
-        "mpjpe": _mean(*relative),
-        "pa_mpjpe": _mean(distances.aligned, distances.aligned_validity),
-        "n_mpjpe": _mean(distances.scaled, distances.relative_validity),
-        "a_mpjpe": _mean(*absolute),
-        **{f"pck{t}": _share_below(*relative, t) for t in PCK_THRESHOLDS_MM},
-        **{f"auc{t}": _area(*relative, t) for t in AUC_THRESHOLDS_MM},
-        "auc31": _area31(*relative),
-        **{f"cps{t}": _share_below(*worst, t) for t in CPS_THRESHOLDS_MM},
-        **{f"cps_auc{t}": _area(*worst, t) for t in CPS_THRESHOLDS_MM},
-        **{f"apck{t}": _share_below(*absolute, t) for t in APCK_THRESHOLDS_MM},
-        "num_poses": counts["num_poses"],
-        "num_undefined": counts["num_undefined"],
-    }
+    sums, counts = pose_sums(distances), count_distances(distances)
+    return {**dict(zip(sums.names, sums.values().tolist(), strict=True)),
+            "num_poses": counts["num_poses"], "num_undefined": counts["num_undefined"]}
 
 
 def compute_metrics(joints3d_pred, joints3d_true, validity=None, root=0) -> dict[str, float | int]:
@@ -377,37 +390,37 @@ def _fit_similarity(pred, true, weights):
     return u @ vt, scale[:, None, None], mean_pred, mean_true
 
 
-def _mean(distance, validity):
-    """Mean over the valid entries, mm; nan if there are none or one of them is not finite."""
-    counted = _counted(distance, validity)
-    return float(counted.mean()) if counted.size and np.isfinite(counted).all() else float("nan")
+def _below(distance, threshold):
+    """Percent that a distance adds to a share of distances below a threshold."""
+    return 100.0 * (distance < threshold)
 
 
-def _share_below(distance, validity, threshold):
-    counted = _counted(distance, validity)
-    return 100.0 * int(np.count_nonzero(counted < threshold)) / counted.size if counted.size else float("nan")
-
-
-def _area(distance, validity, threshold):
+def _ramp(distance, threshold):
+    """Percent that a distance adds to the area under the curve of such shares from 0 to the threshold."""
     if threshold <= 0:
         raise ValueError(f"the area under a curve from 0 to the threshold needs a positive threshold; got {threshold}")
-    counted = _counted(distance, validity)
-    return 100.0 * float(np.maximum(0.0, 1.0 - counted / threshold).mean()) if counted.size else float("nan")
+    return 100.0 * np.maximum(0.0, 1.0 - distance / threshold)
 
 
-def _area31(distance, validity):
-    counted = _counted(distance, validity)
-    if not counted.size:
-        return float("nan")
-    # Sums, over the thresholds, the number of distances below: a histogram whose bins are closed on the left.
-    histogram = np.histogram(counted[counted < AUC31_THRESHOLDS_MM[-1]], bins=AUC31_THRESHOLDS_MM)[0]
-    return 100.0 * float(np.cumsum(histogram).sum()) / (len(AUC31_THRESHOLDS_MM) * counted.size)
+def _steps31(distance):
+    """Percent of the 31 thresholds that a distance is below."""
+    num_steps = len(AUC31_THRESHOLDS_MM)
+    return 100.0 / num_steps * (num_steps - np.searchsorted(AUC31_THRESHOLDS_MM, distance, side="right"))
 
 
 def _worst(distance, validity):
-    """[num_poses, num_joints] -> [num_poses]: the largest distance among valid joints, and whether there are any."""
-    return np.where(validity, distance, 0.0).max(axis=-1), validity.any(axis=-1)
+    """[num_poses, num_joints] -> [num_poses, 1]: the largest distance among valid joints, and whether there are any."""
+    return np.where(validity, distance, 0.0).max(axis=1, keepdims=True), validity.any(axis=1, keepdims=True)
 
 
-def _counted(distance, validity):
-    return distance.ravel() if validity.all() else distance[validity]
+def _pose_sum(term, validity):
+    """[num_poses, n] -> [num_poses]: the sum of the valid terms, and how many they are."""
+    if not validity.all():
+        term = np.where(validity, term, 0.0)
+    return term.sum(axis=1), np.count_nonzero(validity, axis=1).astype(np.float64)
+
+
+def _mean(term, validity):
+    """Mean over the valid entries; nan if there are none or one of them is not finite."""
+    total, count = _pose_sum(term, validity)
+    return float(PoseSums(("",), total[None], count[None]).values()[0])

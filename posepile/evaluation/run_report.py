@@ -25,7 +25,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
     Args:
         run_dir: the run's folder; its evaluation/MODEL_DATASET.npz hold the predictions.
         settings: of the run.
-        scores: per model ("initial", "finetuned") and for "mean_pose", per data set, as in evaluation/*.json.
+        scores: for "mean_pose" and per model, in the order of the columns, per data set, as in evaluation/*.json.
         records: lines of metrics.jsonl.
         dataset: the evaluated data set that is shown.
         crop_side: of the model, px.

@@ -2,22 +2,19 @@
 
 import math
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from posepile.evaluation import metrics
 from posepile.evaluation.consistency import compute_inconsistency
+from posepile.evaluation.prediction_files import PosePair, read_poses
 from posepile.evaluation.protocols import flat
 from posepile.geometry.skeleton import Skeleton, joint_indices
 
 PROTOCOLS = {"flat": flat.evaluate}
 
 HEADLINE_METRICS = ("mpjpe", "pa_mpjpe", "pck100", "cps200")
-
-_SMALLEST_POSE_MM = 10.0  # a median pose below that is in metres: a person is 0.5 to 2.5 of them across
 
 
 def score_merged(joints3d_pred, joints3d_true, validity, merged: Skeleton) -> dict:
@@ -39,7 +36,7 @@ def score_merged(joints3d_pred, joints3d_true, validity, merged: Skeleton) -> di
     pred, true, validity = metrics.check_poses(joints3d_pred, joints3d_true, validity)
     _check_merged(pred, merged)
     distances = {name: metrics.joint_distances(pred[:, joints], true[:, joints], validity[:, joints], root)
-                 for name, joints, root in _formats(merged)}
+                 for name, joints, root in formats_of(merged)}
     return {"formats": {name: metrics.summarize(d) for name, d in distances.items()},
             "pooled": metrics.summarize(metrics.pool_distances(distances.values())),
             "inconsistency": compute_inconsistency(pred, true, validity, merged)}
@@ -58,7 +55,7 @@ def mean_relative_pose(joints3d, validity, merged: Skeleton) -> np.ndarray:
     joints3d, _, validity = metrics.check_poses(joints3d, joints3d, validity)
     _check_merged(joints3d, merged)
     total, count = np.zeros((merged.num_joints, 3)), np.zeros((merged.num_joints, 1))
-    for _, joints, root in _formats(merged):
+    for _, joints, root in formats_of(merged):
         reference, is_known = _root_positions(joints3d[:, joints], validity[:, joints], root)
         is_counted = (validity[:, joints] & is_known[:, None])[..., None]
         total[joints] += np.sum(joints3d[:, joints] - reference[:, None], axis=0, where=is_counted)
@@ -84,7 +81,7 @@ def mean_pose_baseline(mean_pose, joints3d_true, validity, merged: Skeleton) -> 
         raise ValueError(f"mean_pose must be {list(true.shape[1:])}, one point per merged joint; "
                          f"got shape {list(mean_pose.shape)}")
     distances = {}
-    for name, joints, root in _formats(merged):
+    for name, joints, root in formats_of(merged):
         pred = np.broadcast_to(mean_pose[joints], (len(true), len(joints), 3))
         distances[name] = metrics.joint_distances(pred, true[:, joints], validity[:, joints], root)
     return {"formats": {name: _without_absolute(metrics.summarize(d)) for name, d in distances.items()},
@@ -97,47 +94,36 @@ def headline(score: Mapping) -> dict[str, float]:
     return {**numbers, "inconsistency": score["inconsistency"]["total"]} if "inconsistency" in score else numbers
 
 
+def formats_of(merged: Skeleton) -> list[tuple[str, np.ndarray, int | None]]:
+    """Name, joint indices and root (within the format) of every format that a skeleton consists of."""
+    if not merged.formats:
+        return [(merged.name, np.arange(merged.num_joints), merged.root)]
+    return [(fmt.name, joint_indices(merged, fmt), fmt.root) for fmt in merged.formats]
+
+
 def score_files(predictions: str | pathlib.Path, annotations: str | pathlib.Path, protocol: str = "flat") -> dict:
     """Scores a prediction file of any method; needs no data set and no TensorFlow.
 
     Args:
-        predictions: .npz with `joints3d` [num_poses, num_joints, 3], camera space, mm; optional `joint_names`
-            [num_joints].
-        annotations: .npz with `joints3d`, same poses and joints in the same order; optional `joint_validity_mask`
-            [num_poses, num_joints] (default: all), `root` (joint index, default 0), `sequence` and `activity`
-            [num_poses], `joint_names` [num_joints].
+        predictions, annotations: .npz, see `prediction_files.read_poses`.
         protocol: a key of PROTOCOLS.
 
     Returns: the protocol's record, see `protocols.flat.evaluate`; its `stamp` names the files, too.
     Raises: ValueError, FileNotFoundError: a message that names the file and the array, and says what to do.
     """
+    return score_poses(read_poses(predictions, annotations), protocol)
+
+
+def score_poses(poses: PosePair, protocol: str = "flat") -> dict:
+    """`score_files` of files that are read already."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; known ones: {', '.join(PROTOCOLS)}")
-    pred, true = (_read_npz(path, required=("joints3d",)) for path in (predictions, annotations))
-    for path, arrays in ((predictions, pred), (annotations, true)):
-        _check_poses(arrays["joints3d"], path)
-    if pred["joints3d"].shape != true["joints3d"].shape:
-        raise ValueError(
-            f"{predictions}: joints3d is {list(pred['joints3d'].shape)}, but that of {annotations} is "
-            f"{list(true['joints3d'].shape)}. Both need the same poses and the same joints, in the same order.")
-    names = _joint_names(pred, predictions), _joint_names(true, annotations)
-    if None not in names and names[0] != names[1]:
-        j = next(j for j, (a, b) in enumerate(zip(*names, strict=True)) if a != b)
-        raise ValueError(f"{predictions}: joint {j} is called {names[0][j]!r}, but {names[1][j]!r} in {annotations}. "
-                         "Bring the joints into one order.")
-    root = true.get("root", np.array(0))
-    if root.ndim or not np.issubdtype(root.dtype, np.integer):
-        raise ValueError(f"{annotations}: root must be one joint index, an integer; got {root!r}")
-    mask = true.get("joint_validity_mask")
-    _check_units(pred["joints3d"], mask, predictions)
-    _check_units(true["joints3d"], mask, annotations)
+    files = {"predictions": poses.predictions, "annotations": poses.annotations}
     try:
-        record = PROTOCOLS[protocol](
-            pred["joints3d"], true["joints3d"], mask, int(root), sequence=true.get("sequence"),
-            activity=true.get("activity"), joint_names=names[0] or names[1])
+        record = PROTOCOLS[protocol](poses.joints3d_pred, poses.joints3d_true, poses.validity, poses.root,
+                                     sequence=poses.sequence, activity=poses.activity, joint_names=poses.joint_names)
     except ValueError as error:
-        raise ValueError(f"{predictions} against {annotations}: {error}") from error
-    files = {"predictions": str(predictions), "annotations": str(annotations)}
+        raise ValueError(f"{poses.predictions} against {poses.annotations}: {error}") from error
     return {**record, "stamp": {**record["stamp"], **files}}
 
 
@@ -150,13 +136,6 @@ def json_ready(value):
     if isinstance(value, np.ndarray | np.generic):
         return json_ready(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _formats(merged):
-    """Name, joint indices and root (within the format) of every format that a skeleton consists of."""
-    if not merged.formats:
-        return [(merged.name, np.arange(merged.num_joints), merged.root)]
-    return [(fmt.name, joint_indices(merged, fmt), fmt.root) for fmt in merged.formats]
 
 
 def _check_merged(poses, merged):
@@ -175,53 +154,3 @@ def _root_positions(joints3d, validity, root):
 
 def _without_absolute(record):
     return {name: value for name, value in record.items() if name not in ("a_mpjpe", "apck150", "apck300")}
-
-
-def _read_npz(path, required):
-    path = pathlib.Path(path)
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array, not several by name")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # Python objects are a ValueError, too
-        raise ValueError(f"{path} cannot be read as an .npz archive of plain numeric and text arrays: {error}. "
-                         "Write it with numpy.savez.") from error
-    if missing := [name for name in required if name not in arrays]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds: {', '.join(arrays) or 'nothing'}")
-    return arrays
-
-
-def _check_poses(joints3d, path):
-    if joints3d.ndim != 3 or joints3d.shape[-1] != 3:
-        raise ValueError(f"{path}: joints3d must be [num_poses, num_joints, 3]; got shape {list(joints3d.shape)}")
-    if not np.issubdtype(joints3d.dtype, np.floating) and not np.issubdtype(joints3d.dtype, np.integer):
-        raise ValueError(f"{path}: joints3d must hold numbers; got {joints3d.dtype}")
-    if not len(joints3d):
-        raise ValueError(f"{path}: joints3d holds no pose")
-
-
-def _joint_names(arrays, path):
-    if "joint_names" not in arrays:
-        return None
-    names = [str(name) for name in np.ravel(arrays["joint_names"])]
-    if len(names) != arrays["joints3d"].shape[1]:
-        raise ValueError(f"{path}: joint_names has {len(names)} names for {arrays['joints3d'].shape[1]} joints")
-    return names
-
-
-def _check_units(joints3d, mask, path):
-    """Raises ValueError if the poses look as if they were in metres."""
-    is_counted = np.isfinite(joints3d).all(axis=-1)
-    if mask is not None and np.shape(mask) == is_counted.shape:
-        is_counted &= np.asarray(mask, bool)
-    joints3d, is_counted = np.asarray(joints3d, np.float64), is_counted[..., None]
-    extent = (np.max(joints3d, axis=1, where=is_counted, initial=-np.inf)
-              - np.min(joints3d, axis=1, where=is_counted, initial=np.inf)).max(axis=-1)
-    extent = extent[extent > 0]  # poses with two counted points or more
-    if extent.size and (median := float(np.median(extent))) < _SMALLEST_POSE_MM:
-        raise ValueError(f"{path}: the median pose is {median:.3g} mm across, as if joints3d were in metres. "
-                         "Millimetres are expected: multiply by 1000.")

@@ -4,23 +4,18 @@ Published architectures come from keras.applications with single layers swapped,
 """
 
 import dataclasses
-import hashlib
-import http.client
+import functools
 import os
 import pathlib
-import urllib.request
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
-from posepile.models import constraints, normalization
+from posepile.models import constraints, normalization, pretrained
 
 IMAGENET = "imagenet"
-_APPLICATIONS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"
-_DOWNLOAD_TIMEOUT_S = 20
 _TINY_MOMENTUM = 0.9  # of the stored statistics; keras.applications takes the same for EfficientNetV2
 
 
@@ -30,18 +25,25 @@ class BackboneInfo:
 
     Attributes:
         stride: px of the crop per cell of the feature map.
+        first_center: px of the crop, whose pixel i has its centre at coordinate i: where the centre of feature cell 0
+            looks, in x as in y; that of cell i looks i * stride further on.
         architecture: builds the network: takes the scaled image, a keras tensor [batch, side, side, 3], and returns
             the features, one [batch, side / stride, side / stride, channels].
         input_scale, input_offset: number, or [3] per RGB channel: the network sees pixel (0..255) * scale + offset.
-        imagenet_file, imagenet_md5: the pretrained weights that keras.applications publishes; None if there are none.
+        imagenet_file, imagenet_md5: the pretrained weights that keras.applications publishes, as folder/name, and their
+            digest; None if there are none.
+        config_changes, inserted_layers: see swap_layers.
     """
 
     stride: int
+    first_center: float
     architecture: Callable[[keras.KerasTensor], keras.KerasTensor]
     input_scale: float | tuple[float, ...] = 1 / 128
     input_offset: float | tuple[float, ...] = -1.0
     imagenet_file: str | None = None
     imagenet_md5: str | None = None
+    config_changes: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+    inserted_layers: Mapping[str, Callable[..., keras.layers.Layer]] = dataclasses.field(default_factory=dict)
 
 
 def list_backbones() -> list[str]:
@@ -86,19 +88,22 @@ def build_backbone(name: str, crop_side: int,
     # in float32, for in half precision the constants would be rounded
     scaled = keras.layers.Rescaling(info.input_scale, info.input_offset, dtype="float32", name="input_scaling")(image)
     original = keras.Model(image, info.architecture(scaled), name=name)
-    swapped = swap_layers(original, group_sizes, seed, max_kernel_norm)
+    swapped = swap_layers(original, group_sizes, seed, max_kernel_norm, info.config_changes, info.inserted_layers)
     if weights_path is not None:
-        _load_weights(swapped, original, weights_path)
+        pretrained.load_weights(swapped, original, weights_path)
     return swapped
 
 
 def swap_layers(model: keras.Model, group_sizes: int | tuple[int, ...] | None, seed: int = 0,
-                max_kernel_norm: float | None = constraints.MAX_KERNEL_NORM) -> keras.Model:
+                max_kernel_norm: float | None = constraints.MAX_KERNEL_NORM,
+                config_changes: Mapping[str, Mapping] | None = None,
+                inserted_layers: Mapping[str, Callable[..., keras.layers.Layer]] | None = None) -> keras.Model:
     """A new model of the same layers and names, except that
 
     * BatchNormalization becomes GhostBatchNormalization with the same settings and weight names,
     * convolution kernels, depthwise ones too, are bounded in norm,
-    * everything random, initial weights and dropout, has its own seed derived from `seed`.
+    * everything random, initial weights and dropout, has its own seed derived from `seed`,
+    * `config_changes` and `inserted_layers` hold, which may move strides and paddings.
 
     Its weights are fresh; `new.set_weights(model.get_weights())` carries the old ones over.
 
@@ -107,12 +112,16 @@ def swap_layers(model: keras.Model, group_sizes: int | tuple[int, ...] | None, s
         group_sizes: of GhostBatchNormalization.
         seed: any int >= 0.
         max_kernel_norm: see KernelMaxNorm; None for no bound.
+        config_changes: name of a layer -> the items of its config that are different.
+        inserted_layers: name of a layer -> what makes, given a name, the layer without weights that goes before it.
     """
-    index_of_layer = {layer.name: index for index, layer in enumerate(model.layers)}
+    config_changes, inserted_layers = config_changes or {}, inserted_layers or {}
+    index_of_operation = {operation.name: index for index, operation in enumerate(model.operations)}
+    assert {*config_changes, *inserted_layers} <= index_of_operation.keys()
 
     def swap(layer):
-        config = layer.get_config()
-        _set_seeds(config, np.random.SeedSequence([seed, index_of_layer[layer.name]]))
+        config = {**layer.get_config(), **config_changes.get(layer.name, {})}
+        _set_seeds(config, np.random.SeedSequence([seed, index_of_operation[layer.name]]))
         if isinstance(layer, keras.layers.BatchNormalization):
             return normalization.GhostBatchNormalization.from_config({**config, "group_sizes": group_sizes})
         if max_kernel_norm is not None and isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -121,7 +130,12 @@ def swap_layers(model: keras.Model, group_sizes: int | tuple[int, ...] | None, s
             config["kernel_constraint"] = constraints.KernelMaxNorm(max_kernel_norm, constraints.CONVOLUTION_AXES)
         return type(layer).from_config(config)
 
-    return keras.models.clone_model(model, clone_function=swap)
+    def call(layer, *args, **kwargs):
+        if layer.name in inserted_layers:
+            args = (inserted_layers[layer.name](name=f"before_{layer.name}")(args[0]), *args[1:])
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(model, clone_function=swap, call_function=call)
 
 
 def _set_seeds(config: dict, seeds: np.random.SeedSequence) -> None:
@@ -138,65 +152,12 @@ def _weights_path(name: str, info: BackboneInfo, weights: str | os.PathLike | No
     if weights is None or weights == "none":
         return None
     if weights != IMAGENET:
-        path = pathlib.Path(weights).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file of backbone weights {str(path)!r}. Expected 'none', 'imagenet' "
-                                    "or the path of a .weights.h5, .keras or keras.applications .h5 file.")
-        return path
+        return pretrained.existing_file(weights)
     if info.imagenet_file is None:
-        pretrained = [other for other in list_backbones() if BACKBONES[other].imagenet_file]
+        others = [other for other in list_backbones() if BACKBONES[other].imagenet_file]
         raise ValueError(f"Backbone {name!r} has no ImageNet weights. Use weights='none' or the path of a file, or one "
-                         f"of the pretrained backbones: {', '.join(pretrained)}.")
-    cached = pathlib.Path(_keras_home()) / "models" / info.imagenet_file
-    return cached if cached.is_file() else _download(info, cached)
-
-
-def _keras_home() -> str:
-    """Where Keras keeps its files: KERAS_HOME or ~/.keras."""
-    return os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-
-
-def _download(info: BackboneInfo, path: pathlib.Path) -> pathlib.Path:
-    """Fetches pretrained weights; the file appears under its name only when it is complete and its digest is right."""
-    url = _APPLICATIONS_URL + info.imagenet_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as response, partial_path.open("wb") as file:
-            while block := response.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != info.imagenet_md5:
-            raise ConnectionError(f"the MD5 of what came is {digest.hexdigest()}, expected {info.imagenet_md5}")
-        partial_path.replace(path)
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(
-            f"Could not download the ImageNet weights {url} ({error}). Without network access, fetch that file on "
-            f"another machine and put it at {path}, or give its path as the weights; weights='none' starts from "
-            "random ones.") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
-    return path
-
-
-def _load_weights(swapped: keras.Model, original: keras.Model, path: pathlib.Path) -> None:
-    """Loads a file written either from the architecture of keras.applications or from a swapped model."""
-    reasons = []
-    for model in (swapped, original):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # all that keras says when it leaves weights out
-                model.load_weights(path)
-        except (ValueError, OSError, KeyError, UserWarning) as error:
-            reasons.append(f"{type(error).__name__}: {error}")
-            continue
-        if model is original:
-            swapped.set_weights(original.get_weights())
-        return
-    raise ValueError(f"The weights in {str(path)!r} do not fit the backbone {original.name!r}. Expected a file saved "
-                     "from this very backbone, or from the keras.applications model of that name without its top. "
-                     f"Read as the former: {reasons[0]} Read as the latter: {reasons[1]}")
+                         f"of the pretrained backbones: {', '.join(others)}.")
+    return pretrained.imagenet_file(info.imagenet_file, info.imagenet_md5)
 
 
 @keras.saving.register_keras_serializable(package="posepile")
@@ -257,29 +218,75 @@ def _conv_bn(x: keras.KerasTensor, channels: int, name: str, strides: int = 1) -
     return keras.layers.BatchNormalization(momentum=_TINY_MOMENTUM, name=f"{name}_bn")(x)
 
 
-def _efficientnet_v2(constructor: Callable[..., keras.Model]) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
-    """The published architecture without its classifier and its own input scaling."""
+def _without_top(constructor: Callable[..., keras.Model], **kwargs) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
+    """The published architecture without its classifier."""
     def architecture(image):
-        return constructor(include_top=False, weights=None, input_tensor=image, include_preprocessing=False).output
+        return constructor(include_top=False, weights=None, input_tensor=image, **kwargs).output
     return architecture
 
 
+def _resnet50(image: keras.KerasTensor) -> keras.KerasTensor:
+    """The published architecture without its classifier, which expects the channels in the order BGR."""
+    return _without_top(keras.applications.ResNet50)(ops.flip(image, axis=-1))
+
+
+# Which pixels a feature cell sees. With stride 2, 3x3 kernels and an even side, 'same' pads one row below and one column
+# right: cell i has its centre at input 2i + 1; padded above and left instead, at 2i. Five of the former put feature cell i
+# on pixel 32i + 31, five of the latter on 32i: half a cell off the centre of the crop. With the last one of the other kind
+# it is 32i + 15 or 32i + 16, and the grid is centred to half a pixel.
+_ONE_BEFORE = ((1, 0), (1, 0))  # rows (above, below) and columns (left, right)
+_pad_one_before = functools.partial(keras.layers.ZeroPadding2D, _ONE_BEFORE)
+_crop_one_before = functools.partial(keras.layers.Cropping2D, _ONE_BEFORE)
+
+_EFFICIENTNET_V2_CENTERED = {"config_changes": {"block6a_dwconv2": {"padding": "valid"}},
+                             "inserted_layers": {"block6a_dwconv2": _pad_one_before}}
+
+# V1.5 (fb.resnet.torch) has the stride of a stage in its first 3x3 convolution; V1, whose weights are published, in the 1x1
+# before. The 1x1 convolution of the shortcut sees 2i, or behind a crop 2i + 1, and the main path must see the same.
+_RESNET50_V1_5_CENTERED = {
+    "config_changes": {
+        **{f"conv{stage}_block1_1_conv": {"strides": (1, 1)} for stage in (3, 4, 5)},
+        **{f"conv{stage}_block1_2_conv": {"strides": (2, 2), "padding": "valid"} for stage in (3, 4)},
+        "conv5_block1_2_conv": {"strides": (2, 2)}},
+    "inserted_layers": {"conv3_block1_2_conv": _pad_one_before, "conv4_block1_2_conv": _pad_one_before,
+                        "conv5_block1_0_conv": _crop_one_before}}
+
+_MOBILENET_V3_PADDING = {"padding": ((2, 1), (2, 1))}  # before a 5x5 kernel of stride 2; published: ((1, 2), (1, 2))
+
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])  # RGB in 0..1, for EfficientNetV2-B0; S, M and L take -1..1
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+_CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB in 0..255, for ResNet50
 
 BACKBONES = {
-    "tiny": BackboneInfo(8, _tiny),
+    "tiny": BackboneInfo(8, 5.5, _tiny),
     "efficientnetv2-b0": BackboneInfo(
-        32, _efficientnet_v2(keras.applications.EfficientNetV2B0), tuple((1 / 255 / _IMAGENET_STD).tolist()),
-        tuple((-_IMAGENET_MEAN / _IMAGENET_STD).tolist()), "efficientnetv2-b0_notop.h5",
-        "893217f2bb855e2983157299931e43ff"),
+        32, 15.0, _without_top(keras.applications.EfficientNetV2B0, include_preprocessing=False),
+        tuple((1 / 255 / _IMAGENET_STD).tolist()), tuple((-_IMAGENET_MEAN / _IMAGENET_STD).tolist()),
+        "efficientnet_v2/efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff", **_EFFICIENTNET_V2_CENTERED),
     "efficientnetv2-s": BackboneInfo(
-        32, _efficientnet_v2(keras.applications.EfficientNetV2S), imagenet_file="efficientnetv2-s_notop.h5",
-        imagenet_md5="af0682fb74e8c54910f2d4393339c070"),
+        32, 15.0, _without_top(keras.applications.EfficientNetV2S, include_preprocessing=False),
+        imagenet_file="efficientnet_v2/efficientnetv2-s_notop.h5", imagenet_md5="af0682fb74e8c54910f2d4393339c070",
+        **_EFFICIENTNET_V2_CENTERED),
     "efficientnetv2-m": BackboneInfo(
-        32, _efficientnet_v2(keras.applications.EfficientNetV2M), imagenet_file="efficientnetv2-m_notop.h5",
-        imagenet_md5="1b8dc055df72dde80d614482840fe342"),
+        32, 15.0, _without_top(keras.applications.EfficientNetV2M, include_preprocessing=False),
+        imagenet_file="efficientnet_v2/efficientnetv2-m_notop.h5", imagenet_md5="1b8dc055df72dde80d614482840fe342",
+        **_EFFICIENTNET_V2_CENTERED),
     "efficientnetv2-l": BackboneInfo(
-        32, _efficientnet_v2(keras.applications.EfficientNetV2L), imagenet_file="efficientnetv2-l_notop.h5",
-        imagenet_md5="b0b66b5c863aef5b46e8608fe1711615"),
+        32, 15.0, _without_top(keras.applications.EfficientNetV2L, include_preprocessing=False),
+        imagenet_file="efficientnet_v2/efficientnetv2-l_notop.h5", imagenet_md5="b0b66b5c863aef5b46e8608fe1711615",
+        **_EFFICIENTNET_V2_CENTERED),
+    "resnet50": BackboneInfo(
+        32, 16.0, _resnet50, 1.0, tuple(-mean for mean in _CAFFE_MEAN),
+        "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626",
+        **_RESNET50_V1_5_CENTERED),
+    "mobilenetv3-small": BackboneInfo(
+        32, 15.0, _without_top(keras.applications.MobileNetV3Small, include_preprocessing=False), 1 / 127.5,
+        imagenet_file="mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+        imagenet_md5="d3e8ec802a04aa4fc771ee12a9a9b836",
+        config_changes={"expanded_conv_8_depthwise_pad": _MOBILENET_V3_PADDING}),
+    "mobilenetv3-large": BackboneInfo(
+        32, 15.0, _without_top(keras.applications.MobileNetV3Large, include_preprocessing=False), 1 / 127.5,
+        imagenet_file="mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+        imagenet_md5="07fb09a5933dd0c8eaafa16978110389",
+        config_changes={"expanded_conv_12_depthwise_pad": _MOBILENET_V3_PADDING}),
 }

@@ -17,10 +17,12 @@ class HeatmapGeometry:
     Attributes:
         crop_side: side of the input crop, px.
         stride: of the backbone, px per feature cell.
+        first_center: px, where the centre of feature cell 0 looks; see BackboneInfo.
     """
 
     crop_side: int
     stride: int
+    first_center: float
 
     @property
     def extent(self) -> int:
@@ -28,8 +30,8 @@ class HeatmapGeometry:
         return (self.crop_side - 1) - (self.crop_side - 1) % self.stride
 
     def to_pixels(self, coordinates):
-        """0..1 across the heatmap -> px of the crop."""
-        return coordinates * self.extent + self.stride / 2
+        """0..1 across the heatmap -> px of the crop, whose pixel i has its centre at coordinate i."""
+        return coordinates * self.extent + self.first_center
 
     def to_mm(self, coordinates):
         """[..., 3] x, y, z in 0..1 across the volume -> mm, up to a constant (the pose is relative)."""
@@ -45,11 +47,11 @@ class HeatmapHead(keras.layers.Layer):
     mm with an arbitrary origin. Source: MeTRAbs (T-BIOM 2021), section III.
     """
 
-    def __init__(self, num_points, crop_side, stride, depth=VOLUME_DEPTH, kernel_seed=0, **kwargs):
+    def __init__(self, num_points, crop_side, stride, first_center, depth=VOLUME_DEPTH, kernel_seed=0, **kwargs):
         super().__init__(**kwargs)
         self.num_points, self.crop_side, self.stride, self.depth = num_points, crop_side, stride, depth
-        self.kernel_seed = kernel_seed
-        self.geometry = HeatmapGeometry(crop_side, stride)
+        self.first_center, self.kernel_seed = first_center, kernel_seed
+        self.geometry = HeatmapGeometry(crop_side, stride, first_center)
         self.conv = keras.layers.Conv2D(num_points * (1 + depth), 1, dtype=self.dtype_policy, name="conv",
                                         kernel_initializer=keras.initializers.GlorotUniform(seed=kernel_seed))
 
@@ -77,7 +79,8 @@ class HeatmapHead(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_points": self.num_points, "crop_side": self.crop_side,
-                "stride": self.stride, "depth": self.depth, "kernel_seed": self.kernel_seed}
+                "stride": self.stride, "first_center": self.first_center, "depth": self.depth,
+                "kernel_seed": self.kernel_seed}
 
 
 def _grid(size):

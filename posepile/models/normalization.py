@@ -17,17 +17,21 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     Only training differs from keras.layers.BatchNormalization, whose weights and their names it keeps. With
     training=False the stored statistics are used, and gradients flow through that as usual. In training the
     stored statistics become what one call of plain BatchNorm per group, first group first, would make them.
-    Statistics are float32 (biased variance, as in Keras) whatever the precision of the features.
+    Statistics are float32 (biased variance, as in Keras) whatever the precision of the features. Where those of
+    a batch are not finite, the stored ones stay.
 
     Args:
         group_sizes: an int: every so many examples are a group, and the batch must be a multiple of it; a tuple:
-            the sizes of the parts of the batch, such as (96, 32); None: plain BatchNorm.
-        **kwargs: of keras.layers.BatchNormalization. `renorm` and `synchronized` need group_sizes=None.
+            the sizes of the parts of the batch, such as (96, 32); None: the whole batch is one group, plain BatchNorm.
+        **kwargs: of keras.layers.BatchNormalization, but `renorm` and `synchronized`.
 
     Attributes:
         use_stored_statistics: True makes training, too, normalise with the stored statistics and leave them alone,
             while scale and offset go on learning (the last steps of a phase, WACV 2023). Not part of the config.
             A compiled step sees a change only when it is traced anew.
+        num_replicas: how many devices run this layer side by side, each on groups of its own; they agree on the mean of
+            their stored statistics, which is what updating group by group gives if the groups of a round, one on each
+            device, count the same. Not part of the config.
 
     Raises: ValueError for sizes that are not positive, or in training for a batch that they do not divide.
     """
@@ -36,24 +40,26 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(**kwargs)
         self.group_sizes = _checked_group_sizes(group_sizes)
         self.use_stored_statistics = False
-        if self.group_sizes is not None and (self.renorm or self.synchronized):
+        self.num_replicas = 1
+        if self.renorm or self.synchronized:
             raise ValueError(f"GhostBatchNormalization {self.name!r} got renorm={self.renorm} and synchronized="
-                             f"{self.synchronized} with group_sizes={self.group_sizes}. Both work on whole batches: "
-                             "use them with group_sizes=None, or leave them False.")
+                             f"{self.synchronized}; both work on whole batches. Use keras.layers.BatchNormalization for them.")
+
+    def add_weight(self, *args, trainable=True, **kwargs):
+        """Several devices agree on the mean of their stored statistics."""
+        return super().add_weight(*args, trainable=trainable, **({} if trainable else {"aggregation": "mean"}), **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        training = training and not self.use_stored_statistics
-        if self.group_sizes is None or not training or not self.trainable:
-            return super().call(inputs, training=training, mask=mask)
+        if not training or self.use_stored_statistics or not self.trainable:
+            return super().call(inputs, training=False)
         if mask is not None:
-            raise ValueError(f"GhostBatchNormalization {self.name!r} got a mask, which it supports only with "
-                             f"group_sizes=None; here group_sizes={self.group_sizes}.")
+            raise ValueError(f"GhostBatchNormalization {self.name!r} got a mask in training, which it does not support.")
         return self._normalize_groups(inputs)
 
     def _normalize_groups(self, inputs):
         """[batch, ...] -> the same shape; updates the stored statistics."""
         cut = _cut_batch(inputs.shape[0], self.group_sizes, self.name)
-        x = ops.reshape(ops.cast(inputs, "float32"), (cut.num_pieces or -1, cut.piece_size, *ops.shape(inputs)[1:]))
+        x = ops.reshape(ops.cast(inputs, "float32"), (cut.num_pieces or -1, cut.piece_size or -1, *ops.shape(inputs)[1:]))
         channel_axis = self.axis % len(inputs.shape) + 1
         reduced_axes = [axis for axis in range(1, len(x.shape)) if axis != channel_axis]
         mean, variance = ops.moments(x, axes=reduced_axes)  # [num_pieces, channels]
@@ -76,18 +82,20 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
 
         In closed form: group by group, s <- m s + (1 - m) x_g gives m^G s + (1 - m) sum_g m^(G - 1 - g) x_g.
         """
-        num_pieces = ops.shape(mean)[0]
+        num_pieces, momentum = ops.shape(mean)[0], self.momentum**self.num_replicas
         if isinstance(num_pieces, int):
             groups = np.arange(num_pieces) if group_of_piece is None else group_of_piece
             num_groups, pieces_per_group = groups[-1] + 1, np.bincount(groups)[groups]
-            weights = np.float32((1 - self.momentum) * self.momentum ** (num_groups - 1 - groups) / pieces_per_group)
-            kept = float(self.momentum**num_groups)
+            weights = np.float32((1 - momentum) * momentum ** (num_groups - 1 - groups) / pieces_per_group)
+            kept = float(momentum**num_groups)
         else:  # every piece is a group
-            weights = (1 - self.momentum) * self.momentum ** ops.arange(num_pieces - 1, -1, -1, dtype="float32")
-            kept = self.momentum ** ops.cast(num_pieces, "float32")
+            weights = (1 - momentum) * momentum ** ops.arange(num_pieces - 1, -1, -1, dtype="float32")
+            kept = momentum ** ops.cast(num_pieces, "float32")
         weights = ops.expand_dims(weights, -1)
-        self.moving_mean.assign(self.moving_mean * kept + ops.sum(weights * mean, axis=0))
-        self.moving_variance.assign(self.moving_variance * kept + ops.sum(weights * variance, axis=0))
+        for stored, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            old = ops.convert_to_tensor(stored)
+            updated = old * kept + ops.sum(weights * new, axis=0)
+            stored.assign(ops.where(ops.isfinite(updated), updated, old))
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
@@ -101,18 +109,20 @@ class _Cut:
     """How a batch falls into equal pieces, whose moments cost one reduction, and these into groups.
 
     Attributes:
-        piece_size: examples per piece.
+        piece_size: examples per piece; None: all of them.
         num_pieces: None if the size of the batch is only known when the graph runs.
         group_of_piece: [num_pieces] int32; None if every piece is a group.
     """
 
-    piece_size: int
+    piece_size: int | None
     num_pieces: int | None
     group_of_piece: np.ndarray | None = None
 
 
-def _cut_batch(batch_size: int | None, group_sizes: int | tuple[int, ...], layer_name: str) -> _Cut:
+def _cut_batch(batch_size: int | None, group_sizes: int | tuple[int, ...] | None, layer_name: str) -> _Cut:
     """Raises: ValueError if the groups do not make up the batch."""
+    if group_sizes is None:
+        return _Cut(None, 1)
     if isinstance(group_sizes, int):
         if batch_size is not None and batch_size % group_sizes:
             raise ValueError(f"GhostBatchNormalization {layer_name!r} got a training batch of {batch_size} examples, "
@@ -157,3 +167,8 @@ def _checked_group_sizes(group_sizes) -> int | tuple[int, ...] | None:
         raise ValueError(f"group_sizes is {group_sizes!r}; expected the number of examples per group as a positive "
                          "int, a tuple of such for the parts of the batch, e.g. (96, 32), or None for plain BatchNorm.")
     return tuple(map(int, sizes)) if isinstance(group_sizes, (tuple, list)) else int(group_sizes)
+
+
+def ghost_layers(model: keras.Model) -> list[GhostBatchNormalization]:
+    """The Ghost BatchNorm layers of a model, nested ones too."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, GhostBatchNormalization)]

@@ -1,5 +1,6 @@
 """The public API of prediction: an image and person boxes in, joints in camera space out."""
 
+import json
 import pathlib
 import zipfile
 
@@ -47,6 +48,23 @@ def load_model(path: pathlib.Path | str) -> PoseModel:
     if not isinstance(model, PoseModel):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a pose model of this trainer")
     return model
+
+
+def saved_settings(path: pathlib.Path) -> dict:
+    """What a model file says of itself: backbone, crop_side, skeleton and so on, without loading its weights.
+
+    Raises: FileNotFoundError; ValueError if it is not a model file of this trainer.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read("config.json"))
+        if content["class_name"] == PoseModel.__name__:
+            return content["config"]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a model file: {error}") from error
+    raise ValueError(f"{path} holds a {content['class_name']}, not a pose model of this trainer")
 
 
 class Predictor:

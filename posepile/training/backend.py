@@ -10,6 +10,7 @@ from posepile.data.part_workers import PartWorkers, processes_can_share_memory
 from posepile.data.prefetch import prefetched_batches, start_workers
 from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.worker_processes import available_cores
+from posepile.training.step_inputs import step_inputs
 
 MAX_DEFAULT_WORKERS = 16  # one core of a server CPU makes some 850 crops per second
 
@@ -30,9 +31,10 @@ def default_data_workers() -> int:
     return min(num_cores - 1, MAX_DEFAULT_WORKERS) if num_cores >= 4 and processes_can_share_memory() else 0
 
 
-def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None = None,
+def batch_stream(plan: BatchPlan, seed: int, first_step: int = 0, statistics: QueueStatistics | None = None,
                  num_processes: int = 0) -> Callable[[int], Iterator[dict]]:
-    """A function of the first step that gives the batches from there on without end, bitwise the same on every backend.
+    """A function of the first step of a phase that gives the batches from there on without end, bitwise the same on every
+    backend, with what `step_inputs` adds.
 
     tf.data queues with TensorFlow, otherwise plain threads. Close the stream when done with it: a program that ends while
     queues are at work is aborted.
@@ -40,6 +42,7 @@ def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None 
     Args:
         plan: of the batches.
         seed: of the run.
+        first_step: steps of the run before the phase.
         statistics: is told what is made and how long the consumer waits for it.
         num_processes: that make the examples; 0: threads of this process do.
 
@@ -50,9 +53,10 @@ def batch_stream(plan: BatchPlan, seed: int, statistics: QueueStatistics | None 
 
     def stream(start_step):
         with start_workers(plan, seed, num_processes) if num_processes else contextlib.nullcontext() as workers:
-            batches = read(plan, seed, start_step, statistics=statistics, workers=workers)
+            batches = read(plan, seed, first_step + start_step, statistics=statistics, workers=workers)
             with contextlib.closing(statistics.watch(batches) if statistics else batches) as watched:
-                yield from watched
+                for phase_step, batch in enumerate(watched, start_step):
+                    yield {**batch, **step_inputs(plan, seed, first_step + phase_step, phase_step)}
 
     return stream
 

@@ -19,19 +19,28 @@ def checkpoint_path(folder: pathlib.Path, phase: str, step: int) -> pathlib.Path
     return folder / f"{phase}-{step:08d}.npz"
 
 
-def save_checkpoint(folder: pathlib.Path, phase: str, step: int, variables: Sequence) -> pathlib.Path:
+def save_checkpoint(folder: pathlib.Path, phase: str, step: int, variables: Sequence, keep: int | None = None) -> pathlib.Path:
     """Writes the values of Keras variables after `step` steps; older checkpoints of the phase but the last one go.
 
-    Args: variables: weights, optimizer slots, counters and random states, in a fixed order.
+    Args:
+        variables: weights, optimizer slots, counters and random states, in a fixed order.
+        keep: the step of another checkpoint that stays.
+
+    Raises: OSError naming the checkpoint that is intact, if this one cannot be written.
     """
     arrays = {f"v{i:05d}": np.asarray(v) for i, v in enumerate(variables)}
     arrays["paths"] = np.array([v.path for v in variables])
     arrays["digest"] = np.array(_digest(arrays))
     path = checkpoint_path(folder, phase, step)
-    with atomic_file(path) as file:
-        np.savez(file, **arrays)
+    try:
+        with atomic_file(path) as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        intact = [str(old) for _, old in list_checkpoints(folder, phase)]
+        raise OSError(f"the checkpoint of step {step} of {phase} could not be written ({error}); "
+                      + (f"{intact[-1]} is intact" if intact else "there is none before it")) from error
     for old_step, old in list_checkpoints(folder, phase)[:-NUM_KEPT]:
-        if old_step < step:
+        if old_step < step and old_step != keep:
             old.unlink()
     return path
 
@@ -48,6 +57,8 @@ def restore_checkpoint(folder: pathlib.Path, phase: str, variables: Sequence) ->
     Returns: its step, 0 if there is none.
     Raises: ValueError if an intact checkpoint belongs to another model.
     """
+    for remains in folder.glob(f".{phase}-*.part"):  # of a process that was killed while it wrote
+        remains.unlink(missing_ok=True)
     for step, path in reversed(list_checkpoints(folder, phase)):
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib.metadata
+import itertools
 import json
 import pathlib
 import platform
@@ -12,22 +13,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from absl import logging
+
 from posepile.data.records import write_json
 
 CONFIG_NAME, PROGRESS_NAME, LOCK_NAME = "config.json", "progress.json", ".lock"
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
 _MISSING = "(not set)"
+_REMINDER_SECONDS = 60
 
 
 class RunDirectory:
     """`runs/NAME`. A part of a run that is done is not done again; its time and memory are kept in progress.json.
 
+    Of several processes that work in one folder together, only the chief writes to it; the others wait for what it does.
+
     Attributes:
         path: the folder.
+        is_chief: whether this process is the chief.
     """
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: pathlib.Path, is_chief: bool = True):
+        self.path, self.is_chief = path, is_chief
         self._progress_path = path / PROGRESS_NAME
 
     def open(self, settings: dict, overwrite: bool = False) -> None:
@@ -38,6 +45,10 @@ class RunDirectory:
         """
         settings = json.loads(json.dumps(settings))
         config_path = self.path / CONFIG_NAME
+        if not self.is_chief:
+            wait_until(lambda: config_path.is_file() and _read_settings(config_path) == settings,
+                       f"the chief to open {self.path} with the same settings")
+            return
         if config_path.is_file():
             old = _read_settings(config_path)
             if old == settings:
@@ -67,7 +78,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the run. Raises: ValueError if one works in it now."""
+        """Keeps other chiefs out of the run. Raises: ValueError if one works in it now."""
+        if not self.is_chief:
+            yield
+            return
         with open(self.path / LOCK_NAME, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,9 +89,17 @@ class RunDirectory:
                 raise ValueError(f"another process is working in {self.path}; wait for it, or use another --workdir") from None
             yield
 
-    def run_part(self, part: str, function: Callable[[], None], *, again: bool = False) -> None:
-        """Runs a part unless it is done, or `again`. Its seconds add up over interruptions, also when it raises."""
+    def run_part(self, part: str, function: Callable[[], None], *, again: bool = False, together: bool = False) -> None:
+        """Runs a part unless it is done, or `again`. Its seconds add up over interruptions, also when it raises.
+
+        Args: together: all processes do the part; else the chief alone.
+        """
         if self.is_done(part) and not again:
+            return
+        if not self.is_chief:
+            if together:
+                function()
+            wait_until(lambda: self.is_done(part), f"the chief to do the part {part}")
             return
         start, finished = time.monotonic(), False
         try:
@@ -91,6 +113,17 @@ class RunDirectory:
             if finished and part not in progress["done"]:
                 progress["done"].append(part)
             write_json(self._progress_path, progress)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Asks every second. Ctrl-C and SIGTERM interrupt it."""
+    start = time.monotonic()
+    for seconds in itertools.count(1):
+        if condition():
+            return
+        if seconds % _REMINDER_SECONDS == 0:
+            logging.info("waiting for %s, %.0f s so far", what, time.monotonic() - start)
+        time.sleep(1)
 
 
 def _read_settings(config_path: pathlib.Path) -> dict:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 from keras import ops
 
 DECAY_FACTOR = 3.0  # of each exponentially decaying piece
@@ -19,20 +18,22 @@ class Schedule:
         start_rate: at step 0.
         steps: of the phase.
         drop_step: first step after the drop; None: a single decaying piece.
+        decay: factor by which a piece decays.
     """
 
     start_rate: float
     steps: int
     drop_step: int | None = None
+    decay: float = DECAY_FACTOR
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, 0-based."""
         if self.drop_step is None:
-            return self.start_rate * DECAY_FACTOR ** (-step / self.steps)
+            return self.start_rate * self.decay ** (-step / self.steps)
         if step < self.drop_step:
-            return self.start_rate * DECAY_FACTOR ** (-step / self.drop_step)
+            return self.start_rate * self.decay ** (-step / self.drop_step)
         after = (step - self.drop_step) / (self.steps - self.drop_step)
-        return self.start_rate / (DECAY_FACTOR * DROP_FACTOR) * DECAY_FACTOR ** -after
+        return self.start_rate / (self.decay * DROP_FACTOR) * self.decay ** -after
 
     def corners(self, drop_step: int) -> list[list[float]]:
         """[step, rate] at the start, just before `drop_step`, at it, and at the last step."""
@@ -60,38 +61,16 @@ def finetune_backbone_schedule(base_rate: float, steps: int) -> Schedule:
     return Schedule(base_rate / (DECAY_FACTOR * DROP_FACTOR), steps)
 
 
-@keras.saving.register_keras_serializable(package="posepile")
-class KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """`Schedule` inside an optimizer; `step` may be a tensor."""
-
-    def __init__(self, start_rate, steps, drop_step=None):
-        self.schedule = Schedule(start_rate, steps, drop_step)
-
-    def __call__(self, step):
-        s = self.schedule
-        step = ops.cast(step, "float32")
-        if s.drop_step is None:
-            return s.start_rate * ops.power(DECAY_FACTOR, -step / s.steps)
-        before = ops.power(DECAY_FACTOR, -step / s.drop_step)
-        after = ops.power(DECAY_FACTOR, -(step - s.drop_step) / (s.steps - s.drop_step)) / (DECAY_FACTOR * DROP_FACTOR)
-        return s.start_rate * ops.where(step < s.drop_step, before, after)
-
-    def get_config(self):
-        return dataclasses.asdict(self.schedule)
+def bn_inference_schedule(base_rate: float, steps: int) -> Schedule:
+    """Of steps with BatchNorm's stored statistics on their own: the rate at which the phases end, constant."""
+    return Schedule(base_rate / (DECAY_FACTOR**2 * DROP_FACTOR), steps, decay=1.0)
 
 
-def make_optimizer(head: Schedule, backbone: Schedule, weight_decay: float) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay and one schedule for the head, one for the backbone.
-
-    Under the policy mixed_float16 the loss is scaled dynamically, so that small gradients do not vanish; steps whose gradients
-    overflow are left out.
-    """
-
-    def adamw(schedule, name):
-        return keras.optimizers.AdamW(KerasSchedule(**dataclasses.asdict(schedule)), weight_decay=weight_decay, name=name)
-
-    optimizer = keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(adamw(backbone, "backbone"), {r"(.*/)?head/.*": adamw(head, "head")}))
-    if keras.config.dtype_policy().name == "mixed_float16":  # compile() looks at the policy of the outermost model only
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+def rate_at(schedule: Schedule, step):
+    """`schedule.rate` for a step that may be a tensor; float32."""
+    step = ops.cast(step, "float32")
+    if schedule.drop_step is None:
+        return schedule.start_rate * ops.power(schedule.decay, -step / schedule.steps)
+    before = ops.power(schedule.decay, -step / schedule.drop_step)
+    after = ops.power(schedule.decay, -(step - schedule.drop_step) / (schedule.steps - schedule.drop_step))
+    return schedule.start_rate * ops.where(step < schedule.drop_step, before, after / (schedule.decay * DROP_FACTOR))

@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from posepile.geometry.camera import project
 from posepile.geometry.skeleton import Skeleton, joint_indices
 
-MODEL_COLORS = {"initial": "#E69F00", "finetuned": "#0072B2"}
+MODEL_COLORS = ("#E69F00", "#0072B2", "#009E73", "#CC3377", "#56B4E9", "#D55E00", "#8A6FD1", "#7A7A2E")
+"""Of the models of a run, in their order."""
 GRID_MM = 500
 """Spacing of the grid behind a pose."""
 
@@ -116,14 +117,14 @@ def inconsistency_bars(per_joint: Mapping[str, Mapping[str, float]]) -> bytes:
         per_joint: {model: {joint name: mm}}.
     """
     joints = list(dict.fromkeys(joint for values in per_joint.values() for joint in values))
-    figure = Figure(figsize=(6.4, 0.9 + 0.30 * max(len(joints), 3)), layout="constrained")
+    figure = Figure(figsize=(6.4, 0.9 + max(0.3, 0.1 * len(per_joint)) * max(len(joints), 3)), layout="constrained")
     ax = figure.add_subplot()
     thickness = 0.8 / len(per_joint)
     for i, (model, values) in enumerate(per_joint.items()):
         lengths = [values.get(joint) for joint in joints]
         lengths = [np.nan if length is None else length for length in lengths]
         ax.barh(np.arange(len(joints)) + (i - (len(per_joint) - 1) / 2) * thickness, lengths, thickness * 0.92,
-                color=MODEL_COLORS.get(model, _FORMAT_COLORS[(i + 2) % len(_FORMAT_COLORS)]), label=model)
+                color=MODEL_COLORS[i % len(MODEL_COLORS)], label=model)
     ax.set_yticks(range(len(joints)), [joint.replace("_", " ") for joint in joints], fontsize=9)
     ax.set_ylim(len(joints) - 0.5, -0.5)
     ax.set_xlabel("inconsistency between the formats, mm", fontsize=9)

@@ -44,7 +44,7 @@ class ReportSamples:
         intrinsics: [n, 3, 3] of the crops, px.
         joints3d_true: [n, num_joints, 3] of the merged skeleton, camera space, mm.
         validity: [n, num_joints] bool: which annotations there are.
-        joints3d_pred: {"initial", "finetuned": [n, num_joints, 3]}, camera space, mm.
+        joints3d_pred: {model: [n, num_joints, 3]}, camera space, mm; in the order of the pictures.
         labels: a line of text for each image, e.g. where it is from; or empty.
     """
 
@@ -62,8 +62,9 @@ class ReportContent:
 
     Attributes:
         settings: of the run, as in config.json; nested tables are flattened for display.
-        metrics: {"initial", "finetuned": score}, each with `pooled` and `formats` ({format name: metrics record}) and
-            `inconsistency` (`total`, `depth`, `image_plane`, `per_joint`).
+        metrics: {model: score}, in the order of the columns, each with `pooled` and `formats` ({format name: metrics
+            record}) and `inconsistency` (`total`, `depth`, `image_plane`, `per_joint`). Of two models the change from the
+            first to the second is shown.
         skeleton: of the test set.
         baseline: `pooled` and `formats` of the mean training pose as prediction.
         training_log: records with `phase`, `step`, `loss`, further `loss_...` terms, and `learning_rate...`.
@@ -97,7 +98,7 @@ def write_report(path: str | pathlib.Path, content: ReportContent) -> None:
 def render_report(content: ReportContent) -> str:
     """The report as the text of an HTML page."""
     sections = [
-        f'<div class="pair">{_headline_section(content)}{_inconsistency_section(content)}</div>',
+        f'<div class="pair"{_table_width(content)}>{_headline_section(content)}{_inconsistency_section(content)}</div>',
         _formats_section(content), _samples_section(content), _training_section(content), _autoencoder_section(content),
         _metrics_section(content), _settings_section(content),
     ]
@@ -110,9 +111,9 @@ def render_report(content: ReportContent) -> str:
 
 def _headline_section(content):
     scores = _scores(content)
-    rows = [_metric_row(label, unit, [score["pooled"].get(key) for _, score in scores], scores, direction)
+    rows = [_metric_row(label, unit, [score["pooled"].get(key) for _, score in scores], content, direction)
             for label, unit, key, direction in _HEADLINE]
-    rows += [_metric_row(label, unit, [(score.get("inconsistency") or {}).get(key) for _, score in scores], scores,
+    rows += [_metric_row(label, unit, [(score.get("inconsistency") or {}).get(key) for _, score in scores], content,
                          direction) for label, unit, key, direction in _INCONSISTENCY]
     formats = ", ".join(fmt.name for fmt in content.skeleton.formats or (content.skeleton,))
     caption = (
@@ -124,9 +125,9 @@ def _headline_section(content):
         "do (mm, less is better).")
     if content.baseline:
         caption += " Mean pose: the average training pose, whatever the image shows."
-    if len(content.metrics) == 2:
-        caption += " The better of the two models is bold."
-    return _section("Results", _table(["", *_heads(scores)], rows) + _paragraph(caption))
+    if len(content.metrics) > 1:
+        caption += " The best of the models is bold."
+    return _section("Results", _table(["", *_heads(content)], rows) + _paragraph(caption))
 
 
 def _formats_section(content):
@@ -137,12 +138,12 @@ def _formats_section(content):
     colors = plots.format_colors(content.skeleton)
     blocks = []
     for name in names:
-        rows = [_metric_row(label, unit, [score["formats"].get(name, {}).get(key) for _, score in scores], scores,
+        rows = [_metric_row(label, unit, [score["formats"].get(name, {}).get(key) for _, score in scores], content,
                             direction) for label, unit, key, direction in _HEADLINE]
         blocks.append(f'<div><h3>{_swatch(colors.get(name))}{html.escape(name)}</h3>'
-                      f'{_table(["", *_heads(scores)], rows)}</div>')
+                      f'{_table(["", *_heads(content)], rows)}</div>')
     caption = "Each joint format scored for itself, in its own joints and relative to its own root; units as above."
-    return _section("Per format", f'<div class="cards">{"".join(blocks)}</div>{_paragraph(caption)}')
+    return _section("Per format", f'<div class="cards"{_table_width(content)}>{"".join(blocks)}</div>{_paragraph(caption)}')
 
 
 def _inconsistency_section(content):
@@ -162,13 +163,11 @@ def _samples_section(content):
     samples = content.samples
     if samples is None or not len(samples.images):
         return ""
-    models = [model for model in ("initial", "finetuned") if model in samples.joints3d_pred]
-    models += [model for model in samples.joints3d_pred if model not in models]
     rows = []
     for i, image in enumerate(samples.images):
         pictures = plots.pose_comparison(
             image, samples.intrinsics[i], samples.joints3d_true[i], samples.validity[i],
-            {model: samples.joints3d_pred[model][i] for model in models}, content.skeleton)
+            {model: poses[i] for model, poses in samples.joints3d_pred.items()}, content.skeleton)
         figures = [f'<figure><figcaption class="head">{html.escape(name)}</figcaption>'
                    f'{_image(png, f"Test image {i + 1}, {name}: overlay, front and side view")}</figure>'
                    for name, png in pictures.items()]
@@ -255,32 +254,31 @@ def _settings_section(content):
 
 def _scores(content):
     """(heading, score) of what there is, the models last."""
-    order = [model for model in ("initial", "finetuned") if model in content.metrics]
-    order += [model for model in content.metrics if model not in order]
-    scores = [(model, content.metrics[model]) for model in order]
-    return [("mean pose", content.baseline), *scores] if content.baseline else scores
+    baseline = [("mean pose", content.baseline)] if content.baseline else []
+    return [*baseline, *content.metrics.items()]
 
 
-def _is_compared(scores):
-    return [name for name, _ in scores][-2:] == ["initial", "finetuned"]
+def _heads(content):
+    return [name for name, _ in _scores(content)] + (["change"] if len(content.metrics) == 2 else [])
 
 
-def _heads(scores):
-    return [name for name, _ in scores] + (["change"] if _is_compared(scores) else [])
+def _table_width(content):
+    """How much room a table with a column for each model takes, for the style sheet."""
+    return f' style="--table-width: {200 + 90 * len(_heads(content))}px"'
 
 
-def _metric_row(label, unit, values, scores, direction):
+def _metric_row(label, unit, values, content, direction):
     cells = [_number(value) for value in values]
+    models = values[-len(content.metrics):]
+    gains = [round(value, 1) * direction if _is_number(value) else -math.inf for value in models]
+    if min(gains) < max(gains):
+        for i, gain in enumerate(gains, len(cells) - len(gains)):
+            cells[i] = f"<b>{cells[i]}</b>" if gain == max(gains) else cells[i]
     last = ""
-    if _is_compared(scores):
-        before, after = values[-2:]
-        if _is_number(before) and _is_number(after):
-            change = round(after, 1) - round(before, 1)  # what a reader of the rounded numbers would work out
-            gain = round(change * direction, 1)
-            if gain:
-                better = -1 if gain > 0 else -2
-                cells[better] = f"<b>{cells[better]}</b>"
-            kind = "same" if not gain else "good" if gain > 0 else "bad"
+    if len(models) == 2:
+        if all(map(_is_number, models)):
+            change = round(round(models[1], 1) - round(models[0], 1), 1)  # what a reader of the rounded numbers would work out
+            kind = "good" if change * direction > 0 else "bad" if change else "same"
             last = f'<td class="{kind}">{_signed(change)}</td>'
         else:
             last = "<td>&ndash;</td>"
@@ -310,7 +308,7 @@ def _swatch(color):
 
 
 def _table(heads, rows):
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+    head = "".join(f"<th>{html.escape(text).replace('_', '_<wbr>')}</th>" for text in heads)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -367,6 +365,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid #e9ebee; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: 500; padding-right: 24px; }
 thead th { font-weight: 600; color: #4a4f57; border-bottom: 2px solid #cfd3d8; }
+thead th { white-space: normal; vertical-align: bottom; }
 tr.sub th, tr.sub td { font-size: .92em; }
 tr.sub th { color: #5b616a; }
 tr.sub th:first-child { padding-left: 12px; }
@@ -374,8 +373,10 @@ tr.sub th:first-child { padding-left: 12px; }
 .good { color: #17703a; } .bad { color: #b3261e; } .same { color: #5b616a; }
 table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12ch; }
 table.text th { text-align: left; vertical-align: top; }
-.cards { display: grid; gap: 14px 36px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
-.pair { display: grid; gap: 0 18px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); }
+.cards { display: grid; gap: 14px 36px; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(480px, var(--table-width))), 1fr)); }
+.pair { display: grid; gap: 0 18px; }
+.pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(560px, var(--table-width))), 1fr)); }
 .cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
 .cards h3 { margin-top: 4px; }
 section, figure { min-width: 0; }

@@ -1,5 +1,6 @@
 """A network and data sets small enough for tests: 32 px crops, seven joints of two formats."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from posepile.data.augmentation import AugmentationConfig
 from posepile.data.batches import BatchPlan
 from posepile.geometry.skeleton import Skeleton, averaging_matrix, merge_skeletons, skeleton_from_dict
+from posepile.models.consistency import make_finetune_model
+from posepile.models.objective import LossSettings, PoseObjective
 from posepile.models.pose_model import PoseModel
-from posepile.models.pose_trainer import LossSettings, PoseTrainer
 from tests.posepile.data.prepared import dotted_example, write_prepared
 
 CROP_SIDE = 32
@@ -38,8 +40,28 @@ def make_plan(data_root: pathlib.Path) -> BatchPlan:
                      [(dataset("photos", ARMS, "2d"), 4)], CROP_SIDE, augmentation=AugmentationConfig())
 
 
-def make_trainer(plan: BatchPlan, seed: int = 0, ghost_batch_size: int | tuple[int, ...] | None = 4, **settings) -> PoseTrainer:
-    """With loss settings other than the defaults in `settings`."""
-    settings = {"absolute_loss_start": 2, "weak_perspective_steps": 1, **settings}
-    return PoseTrainer(make_model(seed, ghost_batch_size), LossSettings(
-        num_3d=plan.num_3d, averaging_matrix=averaging_matrix(plan.skeleton, plan.joint_names_2d), **settings), seed=seed)
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """Three latent points of MERGED: left, right, centre; equal weights, so that mirrored joints give mirrored latents."""
+
+    joint_names: tuple[str, ...] = MERGED.joint_names
+    encoder: np.ndarray = dataclasses.field(default_factory=lambda: np.float32([
+        [0, 0.5, 0, 0, 0.5, 0, 0], [0, 0, 0.5, 0, 0, 0.5, 0], [0.25, 0, 0, 0.5, 0, 0, 0.25]]))
+    decoder: np.ndarray = dataclasses.field(default_factory=lambda: np.float32([
+        [0.25, 0.25, 0.5], [1.25, -0.25, 0], [-0.25, 1.25, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0.125, 0.125, 0.75]]))
+
+
+def make_consistent_model(consistency: str, seed: int = 0, autoencoder: Autoencoder | None = None) -> PoseModel:
+    """A model for fine-tuning, made from an initial one whose weights are all random, the head's rather large."""
+    initial = make_model(seed)
+    rng = np.random.default_rng(seed)
+    initial.head.set_weights([rng.normal(scale=0.3, size=w.shape) for w in initial.head.get_weights()])
+    return make_finetune_model(initial, consistency, autoencoder or Autoencoder(), ghost_batch_size=4, seed=seed)
+
+
+def make_objective(plan: BatchPlan, seed: int = 0, ghost_batch_size: int | tuple[int, ...] | None = 4,
+                   pose_model: PoseModel | None = None, **settings) -> PoseObjective:
+    """For batches of the plan, with loss settings other than the defaults in `settings`."""
+    settings = {"absolute_loss_start": 2, "weak_perspective_steps": 1, "num_datasets": len(plan.parts), **settings}
+    return PoseObjective(pose_model or make_model(seed, ghost_batch_size), LossSettings(
+        averaging_matrix=averaging_matrix(plan.skeleton, plan.joint_names_2d), **settings))

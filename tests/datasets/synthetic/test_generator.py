@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import pickle
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 from datasets.adapters.synthetic import ADAPTERS
+from datasets.prepare import prepare
 from datasets.synthetic import generator
 from datasets.synthetic.__main__ import main
-from posepile.data.records import decode_mask, parse_example, serialize_example
+from posepile.data.records import PreparedDataset, decode_mask, parse_example, serialize_example
 from posepile.geometry.camera import project
 from posepile.geometry.skeleton import skeleton_from_dict
 
@@ -36,6 +38,20 @@ def test_units_cover_each_split_once_and_yield_what_the_index_says():
     adapter = pickle.loads(pickle.dumps(ADAPTERS["synthetic_street"]))
     examples = list(adapter.load_unit(None, {"split": "train", "start": 5, "count": 3}))
     assert [serialize_example(e) for e in examples] == [_payload(("synthetic_street", "train", i)) for i in (5, 6, 7)]
+
+
+def test_folder_prepared_before_there_was_a_validation_split_stays_as_it_is(tmp_path):
+    adapter = ADAPTERS["synthetic_street"]
+    former = dataclasses.replace(
+        adapter, list_units=lambda raw_dir, split: adapter.list_units(raw_dir, split) if split == "train" else []
+    )
+    before = prepare(former, None, tmp_path, limit=2, workers=1, progress=False)
+    assert prepare(adapter, None, tmp_path, limit=2, workers=1, progress=False) == before
+    assert PreparedDataset(tmp_path / adapter.name).splits() == ["train"]
+    after = prepare(adapter, None, tmp_path, limit=2, workers=1, progress=False, overwrite=True)
+    assert list(after["splits"]) == ["train", "validation"]
+    del after["splits"]["validation"]
+    assert after == before  # bone lengths are those of the training poses
 
 
 @pytest.mark.parametrize("name", list(ADAPTERS))
@@ -87,7 +103,7 @@ def test_data_sets_and_splits_share_no_subject():
     shapes = {
         (name, split): generator.load_subject(name, split, 0).shape.height_mm
         for name in generator.DATASETS
-        for split in ("train", "test")
+        for split in ("train", "validation", "test")
     }
     assert len(set(shapes.values())) == len(shapes)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -71,6 +72,42 @@ def test_data_set_without_3d_labels_is_refused(batch_plan, legs):
     photos = batch_plan.datasets_2d[0][0]
     with pytest.raises(ValueError, match="photos has 2D labels only"):
         benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", 0), photos)
+
+
+def test_joints_that_a_model_lacks_are_named(legs):
+    arms_only = _KnowsTheTruth(legs, "test", 0)
+    arms_only.skeleton = small_model.ARMS
+    with pytest.raises(ValueError, match=r"second: data set legs is labelled in legs.*it lacks pelvis_legs, left_ankle_legs, "
+                                         r"right_ankle_legs, neck_legs; its formats: arms"):
+        benchmark.check_models({"first": _KnowsTheTruth(legs, "test", 0), "second": arms_only}, [legs])
+
+
+def test_models_are_compared_on_the_same_images(legs):
+    near, far = np.array([[0, 0, 0], [30, 0, 0], [0, 0, 0], [0, 0, 0]]), np.array([[0, 0, 0], [90, 0, 0], [0, 0, 0], [0, 0, 0]])
+    record = benchmark.compare_models({"far": _KnowsTheTruth(legs, "test", far), "near": _KnowsTheTruth(legs, "test", near)},
+                                      legs, confidence=0.9)
+    difference = record["differences"]["near"]["pooled"]["mpjpe"]
+    assert difference["difference"] == pytest.approx(-60 / 4, rel=1e-4)
+    assert record["models"]["near"]["pooled"]["mpjpe"] == pytest.approx(30 / 4, rel=1e-4)
+    assert {"dataset": "legs", "split": "test", "num_poses": 30, "resampled": "poses", "num_groups": 30, "reference": "far",
+            "confidence": 0.9}.items() <= record["stamp"].items()  # these examples carry no sequence
+
+
+def test_sequences_of_the_examples_are_resampled_and_activities_told_apart(tmp_path):
+    rng = np.random.default_rng(1)
+    examples = [dataclasses.replace(dotted_example(rng, small_model.LEGS, "3d"),
+                                    provenance={"sequence": f"S{i // 4}", "activity": "run" if i < 8 else "sit"})
+                for i in range(12)]
+    dataset = write_prepared(tmp_path, "legs", small_model.LEGS, examples, "3d", "test")
+    assert benchmark.read_labels(dataset, "test", "sequence").tolist() == ["S0"] * 4 + ["S1"] * 4 + ["S2"] * 4
+    assert benchmark.read_labels(dataset, "test", "camera") is None
+    models = {"a": _KnowsTheTruth(dataset, "test", 0), "b": _KnowsTheTruth(dataset, "test", 0)}
+    models["b"].poses[:8, small_model.MERGED.index("left_ankle_legs")] += 40
+    record = benchmark.compare_models(models, dataset)
+    assert (record["stamp"]["resampled"], record["stamp"]["num_groups"]) == ("sequences", 3)
+    by_activity = record["differences"]["b"]["per_activity"]
+    assert by_activity["run"]["mpjpe"]["difference"] == pytest.approx(40 * 3 ** 0.5 / 4, rel=1e-4)
+    assert by_activity["sit"]["mpjpe"]["difference"] == 0
 
 
 def test_mean_pose_baseline_by_hand(legs):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from posepile.evaluation import metrics, scoring
-from posepile.evaluation.table import format_comparison
 from posepile.geometry.skeleton import Skeleton, joint_indices, load_skeleton, merge_skeletons
 
 
@@ -51,8 +50,8 @@ def test_a_format_without_annotations_does_not_count(merged, poses):
     assert score["formats"]["h36m_17"]["num_poses"] == 0 and np.isnan(score["formats"]["h36m_17"]["mpjpe"])
     others = merge_skeletons([merged.formats[0], merged.formats[2]])
     joints = joint_indices(merged, others)
-    assert score["pooled"] == scoring.score_merged(pred[:, joints], true[:, joints], validity[:, joints],
-                                                   others)["pooled"]
+    alone = scoring.score_merged(pred[:, joints], true[:, joints], validity[:, joints], others)
+    assert score["pooled"] == pytest.approx(alone["pooled"], rel=1e-12)
 
 
 def test_plain_format_and_format_without_root():
@@ -199,32 +198,3 @@ def test_scoring_needs_neither_tensorflow_nor_keras():
     code = ("import sys; import posepile.evaluation.scoring, posepile.evaluation.table; "
             "print(sorted({'tensorflow', 'keras', 'matplotlib', 'cv2'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-# ---- Table
-
-
-def test_table_shows_the_change_and_its_sign(merged, poses):
-    pred, true, validity = poses
-    initial = scoring.score_merged(pred, true, validity, merged)
-    finetuned = scoring.score_merged((pred + true) / 2, true, validity, merged)
-    baseline = scoring.mean_pose_baseline(scoring.mean_relative_pose(true, validity, merged), true, validity, merged)
-    table = format_comparison(initial, finetuned, baseline)
-    lines = table.splitlines()
-    change = finetuned["pooled"]["mpjpe"] - initial["pooled"]["mpjpe"]
-    assert lines[0].split() == ["pooled", "over", "formats", "mean", "pose", "initial", "finetuned", "change"]
-    values = [score["pooled"]["mpjpe"] for score in (baseline, initial, finetuned)]
-    assert lines[2].split() == ["MPJPE,", "mm", *(f"{value:.1f}" for value in values), f"{change:+.1f}", "better"]
-    worse = format_comparison(finetuned, initial).splitlines()
-    assert worse[2].endswith("worse") and "better" not in "".join(worse)
-    assert {"smpl_24", "h36m_17", "coco_19"} <= {line.split("  ")[0] for line in lines}
-    columns = {line.index(cell) + len(cell) for line in lines if (cells := line.split("  ")) and
-               (cell := f"{initial['pooled']['mpjpe']:.1f}") in cells}
-    assert columns <= {lines[0].index("initial") + len("initial")}
-
-
-def test_table_of_one_score_and_of_undefined_numbers(merged, poses):
-    pred, true, validity = poses
-    pred[0, 0] = np.nan
-    lines = format_comparison(scoring.score_merged(pred, true, validity | True, merged)).splitlines()
-    assert "change" not in lines[0] and lines[2].split() == ["MPJPE,", "mm", "-"]

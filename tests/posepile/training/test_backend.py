@@ -12,6 +12,7 @@ from posepile.data.queue_statistics import QueueStatistics
 from posepile.data.records import PreparedDataset
 from posepile.data.tfrecord import CorruptRecordError
 from posepile.training import backend
+from posepile.training.step_inputs import step_inputs
 from tests.posepile import small_model
 from tests.posepile.data.prepared import dotted_example, write_prepared
 
@@ -24,11 +25,11 @@ def _any_backend(request, monkeypatch):
 @pytest.mark.usefixtures("_any_backend")
 def test_streams_of_all_backends_are_the_same(batch_plan):
     statistics = QueueStatistics(batch_plan)
-    stream = backend.batch_stream(batch_plan, 2, statistics)(3)
+    stream = backend.batch_stream(batch_plan, 2, 10, statistics)(3)
     batches = list(itertools.islice(stream, 3))
     assert len(batches) == 3
     for step, batch in zip(range(3, 6), batches, strict=True):
-        expected = make_batch(batch_plan, 2, step)
+        expected = {**make_batch(batch_plan, 2, 10 + step), **step_inputs(batch_plan, 2, 10 + step, step)}
         assert batch.keys() == expected.keys()
         for key, values in expected.items():
             np.testing.assert_array_equal(np.asarray(batch[key]), values)
@@ -57,7 +58,7 @@ def test_bad_data_end_the_stream_with_what_is_wrong(tmp_path, image, damage, err
     shard = tmp_path / "bad" / "train-00000-of-00001.tfrecord"
     damage(shard)
     plan = BatchPlan([(PreparedDataset(tmp_path / "bad"), 2)], [], small_model.CROP_SIDE)
-    stream = backend.batch_stream(plan, 1, QueueStatistics(plan))(0)
+    stream = backend.batch_stream(plan, 1, statistics=QueueStatistics(plan))(0)
     with pytest.raises(error_type, match=message.format(shard=shard)) as caught:
         next(stream)
     assert "\n" not in str(caught.value)

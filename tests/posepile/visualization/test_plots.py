@@ -133,8 +133,8 @@ def test_bars_are_as_long_as_their_values():
                                                "finetuned": {"left_knee": 25.0, "pelvis": None}}))
     assert_not_clipped(picture)
     plot = picture[80:]  # below the legend
-    initial = near(plot, rgb(plots.MODEL_COLORS["initial"]), 4).sum(axis=1)
-    finetuned = near(plot, rgb(plots.MODEL_COLORS["finetuned"]), 4).sum(axis=1)
+    initial = near(plot, rgb(plots.MODEL_COLORS[0]), 4).sum(axis=1)
+    finetuned = near(plot, rgb(plots.MODEL_COLORS[1]), 4).sum(axis=1)
     lengths = sorted(set(initial[initial > 10]) | set(finetuned[finetuned > 10]))
     longest = max(lengths)
     assert {round(4 * length / longest) for length in lengths if length > 0.2 * longest} == {1, 2, 4}

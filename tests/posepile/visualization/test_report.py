@@ -25,7 +25,7 @@ class PageReader(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, *attribute) for attribute in attrs]
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "wbr"):
             self.open_tags.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -140,6 +140,20 @@ def test_one_model_alone(content, model):
     page = render_report(dataclasses.replace(content, metrics={model: content.metrics[model]}, samples=samples))
     assert PageReader(page).tables[0][0] == ["", "mean pose", model]
     assert "<b>" not in page and "change" not in PageReader(page).tables[0][0]
+
+
+def test_five_models_have_a_column_and_a_picture_each_and_the_best_is_bold(content):
+    names = ["initial", "finetuned", "finetuned_ema", "finetuned_latent", "finetuned_hybrid"]
+    scores = {name: content.metrics["finetuned" if name == "finetuned_latent" else "initial"] for name in names}
+    samples = dataclasses.replace(content.samples, joints3d_pred=dict.fromkeys(names, content.samples.joints3d_pred["initial"]))
+    page = render_report(dataclasses.replace(content, metrics=scores, samples=samples))
+    tables = PageReader(page).tables
+    assert tables[0][0] == ["", "mean pose", *names]
+    assert tables[0][1][2:] == [f"{scores[name]['pooled']['mpjpe']:.1f}" for name in names]
+    best = f"<b>{scores['finetuned_latent']['pooled']['mpjpe']:.1f}</b>"
+    assert best in page and f"<b>{scores['initial']['pooled']['mpjpe']:.1f}</b>" not in page
+    assert [re.search(rf'class="head">{name}<', page) is not None for name in ("truth", *names)] == [True] * 6
+    assert page.count("<b>") == 7 + 2 * 4  # one of each line: pooled and inconsistency, and per format
 
 
 def test_undefined_numbers_are_dashes(content):

@@ -1,0 +1,204 @@
+"""Training on several devices, and on several machines, with one batch per step cut into equal blocks.
+
+TensorFlow: tf.distribute, MirroredStrategy on one machine, MultiWorkerMirroredStrategy where TF_CONFIG names several workers.
+JAX: keras.distribution. Batches, losses and gradients are those of one device, whatever the number of devices.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from posepile.models import losses
+from posepile.training.optimizer import update_here
+from posepile.training.step_inputs import blocks, in_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """The devices that train together; this is that of a single device.
+
+    Attributes:
+        num_local: devices of this process.
+        worker, num_workers: this process among all that train together.
+    """
+
+    num_local: int = 1
+    worker: int = 0
+    num_workers: int = 1
+
+    @property
+    def num_devices(self) -> int:
+        """Of all workers."""
+        return self.num_local * self.num_workers
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the files that all workers share."""
+        return self.worker == 0
+
+    num_blocks = 1  # that one run of the model's code sees, see `PoseObjective`
+    num_replicas = 1  # runs of the model's code side by side
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Within it, variables are made for all devices."""
+        return contextlib.nullcontext()
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """The arrays of a worker's batch on its devices."""
+        return dict(batch)
+
+    def sum_over_devices(self, values):
+        return losses.alone(values)
+
+    def any_worker(self, flag: bool) -> bool:
+        """Whether the flag is True in any process; all of them have to ask at the same step."""
+        return flag
+
+    update_each = staticmethod(update_here)
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFlowDistribution(Distribution):
+    """The code of the model runs once per device; gradients are summed.
+
+    Attributes:
+        strategy: the tf.distribute.Strategy.
+    """
+
+    strategy: Any = None
+
+    @property
+    def num_replicas(self) -> int:
+        return self.num_devices
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def place(self, batch):
+        parts = list(blocks(batch, self.num_local))
+        first = self.worker * self.num_local
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group - first])
+
+    def sum_over_devices(self, values):
+        import tensorflow as tf
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    def any_worker(self, flag):
+        if self.num_workers == 1:
+            return flag
+        import tensorflow as tf
+        total = self.strategy.run(lambda: self.sum_over_devices(tf.constant(float(flag))))
+        return float(self.strategy.experimental_local_results(total)[0]) > 0
+
+    def update_each(self, update: Callable, variables: Sequence, gradients: Sequence, slots: Sequence[tuple], shared: tuple):
+        """`update_here` on every device; gradients and shared values are already the same on all of them."""
+        import tensorflow as tf
+
+        def update_all(strategy, gradients, shared):
+            for index, (variable, gradient) in enumerate(zip(variables, gradients, strict=True)):
+                strategy.extended.update(
+                    variable.value, lambda variable, *args, index=index: update(index, variable, *args),
+                    args=(gradient, *(slot.value for slot in slots[index]), *shared), group=False)
+
+        tf.distribute.get_replica_context().merge_call(update_all, args=(gradients, shared))
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxDistribution(Distribution):
+    """The code of the model runs once, on arrays that are spread over the devices.
+
+    Attributes:
+        layout: of arrays with rows, a jax.sharding.Sharding.
+    """
+
+    layout: Any = None
+
+    @property
+    def num_blocks(self) -> int:
+        return self.num_devices
+
+    def place(self, batch):
+        import jax
+        ordered = in_blocks(batch, self.num_local)
+        return {name: jax.make_array_from_process_local_data(self.layout, values) if np.ndim(values) else values
+                for name, values in ordered.items()}
+
+    def any_worker(self, flag):
+        if self.num_workers == 1:
+            return flag
+        from jax.experimental import multihost_utils
+        return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
+
+
+def make_distribution(num_devices: int | None = None) -> Distribution:
+    """Finds the devices to train on; to be called before anything else uses the backend.
+
+    Args: num_devices: of this machine; None: all of its GPUs or TPUs, or one CPU. On a machine without accelerators several
+        devices are parts of its CPU, which is good for tests only.
+
+    Raises: ValueError if the machine has fewer.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _tensorflow_distribution(num_devices)
+    if backend == "jax":
+        return _jax_distribution(num_devices)
+    if num_devices not in (None, 1):
+        raise ValueError(f"--devices={num_devices} needs the TensorFlow or the JAX backend; this is {backend}")
+    return Distribution()
+
+
+def _tensorflow_distribution(num_devices: int | None) -> Distribution:
+    import tensorflow as tf
+
+    workers = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", [])
+    accelerators = tf.config.list_physical_devices("GPU")
+    if num_devices is not None and accelerators:
+        _check_enough(num_devices, len(accelerators))
+        accelerators = accelerators[:num_devices]
+        tf.config.set_visible_devices(accelerators, "GPU")
+    if not accelerators and (num_devices or 1) > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * num_devices)
+    num_local = len(accelerators) or num_devices or 1
+    if len(workers) > 1:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        resolver = strategy.cluster_resolver
+        return TensorFlowDistribution(num_local, resolver.task_id, len(workers), strategy=strategy)
+    if num_local == 1:
+        return Distribution()
+    return TensorFlowDistribution(num_local, strategy=tf.distribute.MirroredStrategy(
+        [f"/{'GPU' if accelerators else 'CPU'}:{i}" for i in range(num_local)]))
+
+
+def _jax_distribution(num_devices: int | None) -> Distribution:
+    import jax
+
+    if jax.config.jax_platforms == "cpu" and (num_devices or 1) > 1:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    devices = jax.devices()
+    if num_devices is not None:
+        _check_enough(num_devices, len(devices))
+        devices = devices[:num_devices]
+    elif devices[0].platform == "cpu":
+        devices = devices[:1]
+    if len(devices) == 1:
+        return Distribution()
+    keras.distribution.set_distribution(keras.distribution.DataParallel(
+        devices=[f"{device.platform}:{device.id}" for device in devices]))
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    return JaxDistribution(len(jax.local_devices()) if jax.process_count() > 1 else len(devices), jax.process_index(),
+                           jax.process_count(), layout=layout)
+
+
+def _check_enough(wanted: int, there: int) -> None:
+    if wanted > there:
+        raise ValueError(f"--devices={wanted}: this machine has {there}")
