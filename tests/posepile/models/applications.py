@@ -53,5 +53,5 @@ def without_weights(build):
     """The model that `build()` returns, of variables without values: in a fraction of the time and memory."""
     with keras.StatelessScope(initialize_variables=False):
         model = build()
-    keras.utils.clear_session()  # keras forgets those variables, which it would else fill at its next chance
+    keras.utils.clear_session(free_memory=False)  # keras forgets the variables, which it would else fill when it can
     return model

@@ -160,7 +160,7 @@ def test_refuses_batch_that_groups_do_not_make_up():
 
 
 def test_refuses_what_needs_whole_batches():
-    with pytest.raises(ValueError, match="renorm=True.*Use keras.layers.BatchNormalization"):
+    with pytest.raises(ValueError, match=r"renorm=True.*Use keras\.layers\.BatchNormalization"):
         GhostBatchNormalization(4, renorm=True)
     with pytest.raises(ValueError, match="got a mask"):
         GhostBatchNormalization(4)(_features(), training=True, mask=np.ones((12, 2, 3), bool))

@@ -34,8 +34,7 @@ def test_weights_of_keras_applications_fit(tmp_path, monkeypatch, name):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=tolerance)
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
-@pytest.mark.parametrize("name", ["resnet50", "mobilenetv3-small"])
+@pytest.mark.parametrize(("name", "suffix"), [("resnet50", ".h5"), ("mobilenetv3-small", ".weights.h5")])
 def test_weights_of_keras_applications_fit_with_strides_moved(tmp_path, name, suffix):
     original = randomize(applications.stock(name))
     path = tmp_path / f"stock{suffix}"

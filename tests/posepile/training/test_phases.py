@@ -1,21 +1,25 @@
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from posepile.data.batches import make_batch
 from posepile.data.part_workers import WorkerError
 from posepile.data.queue_statistics import QueueStatistics
+from posepile.prediction.predictor import Predictor
 from posepile.training import backend, phases
 from posepile.training.checkpoints import list_checkpoints, restore_checkpoint
-from posepile.training.phases import NonFiniteLossError, Phase, TrainingInterrupted, blame_datasets, run_phase
+from posepile.training.diagnosis import explain_non_finite
+from posepile.training.phases import NonFiniteLossError, Phase, PhaseRun, TrainingInterrupted, copy_weights, read_best
 from posepile.training.run_log import RunLog, read_log
-from posepile.training.schedules import initial_schedule
+from posepile.training.step_inputs import dataset_names
 from tests.posepile import small_model
+from tests.posepile.training.small_training import SCHEDULE, batch_of, make_small_steps, values_of
 
 STEPS, BN_INFERENCE_STEPS, CHECKPOINT_INTERVAL, SEED = 8, 3, 3, 4
-SCHEDULE = initial_schedule(2e-3, STEPS)
-PHASE = Phase("initial", STEPS, BN_INFERENCE_STEPS, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
+PHASE = Phase("initial", STEPS, BN_INFERENCE_STEPS, SCHEDULE, SCHEDULE)
 
 
 class Crash(Exception):
@@ -23,43 +27,39 @@ class Crash(Exception):
 
 
 @pytest.fixture(autouse=True)
-def _short_log_interval_and_policy(monkeypatch):
+def _short_log_interval(monkeypatch):
     monkeypatch.setattr(phases, "LOG_INTERVAL", 2)
-    before = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(before)
 
 
-def _train(plan, run_dir, *, stop=None, crash=None, spoil=None, precision="float32", batches=None, phase=PHASE,
-           statistics=None):
-    """Runs the phase with a new trainer, as a new process would; stops, crashes or spoils a weight after the given step.
+def _train(plan, run_dir, *, stop=None, crash=None, batches=None, phase=PHASE, steps=None, **options):
+    """Runs the phase with new steps, as a new process would; stops or crashes after the given step.
 
-    Returns: the trainer, and the exception that ended the phase, None if it came to its end.
+    Returns: the steps, and the exception that ended the phase, None if it came to its end.
     """
-    backend.configure(SEED, precision)
-    trainer = small_model.make_trainer(plan, seed=SEED)
-    log = RunLog(run_dir)
+    backend.configure(SEED, "float32")
+    steps = steps or make_small_steps(plan, seed=SEED, average_momentum=0.9)
+    log, taken = RunLog(run_dir), []
+
+    def counted(start_step):
+        taken[:] = [start_step]
+        for batch in (batches or backend.batch_stream(plan, SEED))(start_step):
+            taken[0] += 1
+            yield batch
 
     def should_stop():
-        if int(trainer.step_count) == crash:
+        if taken[0] == crash:
             raise Crash
-        if int(trainer.step_count) == spoil:
-            trainer.trainable_variables[0].assign(np.nan * trainer.trainable_variables[0])
-        return int(trainer.step_count) == stop
+        return taken[0] == stop
 
     ended_by = None
     try:
-        run_phase(trainer, phase, batches or backend.batch_stream(plan, SEED), run_dir=run_dir, log=log,
-                  weight_decay=0.1, checkpoint_interval=CHECKPOINT_INTERVAL, should_stop=should_stop, jit_compile=False,
-                  blame=lambda batch: blame_datasets(trainer, batch, plan), statistics=statistics)
+        PhaseRun(steps, phase, counted, run_dir=run_dir, log=log, checkpoint_interval=CHECKPOINT_INTERVAL,
+                 should_stop=should_stop, dataset_names=dataset_names(plan),
+                 blame=lambda batch: explain_non_finite(steps.objective.pose_model, batch, plan), **options).run()
     except (Crash, TrainingInterrupted, NonFiniteLossError) as error:
         ended_by = error
     log.close()
-    return trainer, ended_by
-
-
-def _state(trainer):
-    return [*trainer.variables, *trainer.optimizer.variables]
+    return steps, ended_by
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bitwise repeatable with TensorFlow only")
@@ -70,7 +70,7 @@ def test_interrupted_and_resumed_run_ends_bitwise_the_same(batch_plan, tmp_path)
 
     _, ended_by = _train(batch_plan, folder, crash=4)  # the checkpoint of step 3 is the last one
     assert isinstance(ended_by, Crash)
-    assert [step for step, _ in list_checkpoints(folder / "checkpoints", "initial")] == [0, 3]
+    assert [step for step, _ in list_checkpoints(folder / "checkpoints", "initial")] == [3]
     assert [r["step"] for r in read_log(folder / "metrics.jsonl")] == [2, 4]
 
     _, ended_by = _train(batch_plan, folder, stop=5)  # where BatchNorm goes over to its stored statistics
@@ -79,80 +79,161 @@ def test_interrupted_and_resumed_run_ends_bitwise_the_same(batch_plan, tmp_path)
     resumed, ended_by = _train(batch_plan, folder)
     assert ended_by is None
 
-    assert sum(np.size(v) for v in _state(whole)) > 3 * sum(np.size(v) for v in whole.trainable_variables)  # two moments each
-    for ours, theirs in zip(_state(resumed), _state(whole), strict=True):
+    trainable = whole.objective.trainable_variables
+    assert sum(np.size(v) for v in whole.variables) > 4 * sum(np.size(v) for v in trainable)  # two moments and an average
+    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=theirs.path)
     logs = [read_log(tmp_path / name / "metrics.jsonl") for name in ("whole", "resumed")]
     for records in logs:
         assert [r["step"] for r in records] == [2, 4, 6, 8]
         np.testing.assert_allclose([r["learning_rate_head"] for r in records], [SCHEDULE.rate(s) for s in (1, 3, 5, 7)])
-    assert logs[0][0]["loss"] == logs[1][0]["loss"]
-    assert logs[0][3]["loss"] == logs[1][3]["loss"]
+        assert records[-1]["memory_mb"] > 100
+    for name in ("loss", "loss_2d", "error/arms", "gradient_norm", "weight_norm", "skipped_steps", "loss_scale"):
+        assert [r[name] for r in logs[0]] == [r[name] for r in logs[1]], name
 
     # a phase that is done draws no batch and changes nothing
     again, ended_by = _train(batch_plan, folder, batches=lambda step: pytest.fail("a batch was asked for"))
     assert ended_by is None
-    for ours, theirs in zip(again.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(again.variables, resumed.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 @pytest.mark.parametrize("told_to_stop", [True, False])
 def test_workers_that_end_before_the_phase_does(batch_plan, tmp_path, told_to_stop):
     """A signal may reach them and the trainer at once: then it stops as it would alone, with a checkpoint."""
-    trainer, stopped = small_model.make_trainer(batch_plan, seed=SEED), []
+    steps, stopped = make_small_steps(batch_plan, seed=SEED), []
 
     def two_batches(step):
-        yield from (make_batch(batch_plan, SEED, step + i) for i in range(2))
+        yield from (batch_of(batch_plan, SEED, step + i) for i in range(2))
         stopped.append(told_to_stop)
         raise WorkerError("killed")
 
     with pytest.raises(TrainingInterrupted if told_to_stop else WorkerError, match="step 2 of 8" if told_to_stop else "killed"):
-        run_phase(trainer, PHASE, two_batches, run_dir=tmp_path, log=RunLog(tmp_path), weight_decay=0.1,
-                  checkpoint_interval=CHECKPOINT_INTERVAL, should_stop=lambda: any(stopped), jit_compile=False)
-    assert restore_checkpoint(tmp_path / "checkpoints", "initial", _state(trainer)) == (2 if told_to_stop else 0)
+        PhaseRun(steps, PHASE, two_batches, run_dir=tmp_path, log=RunLog(tmp_path), checkpoint_interval=CHECKPOINT_INTERVAL,
+                 should_stop=lambda: any(stopped), dataset_names=dataset_names(batch_plan)).run()
+    assert restore_checkpoint(tmp_path / "checkpoints", "initial", steps.variables) == (2 if told_to_stop else 0)
+
+
+def _with_bad_rows(plan, bad_steps):
+    def batches(start_step):
+        for step in range(start_step, STEPS):
+            batch = batch_of(plan, SEED, step)
+            if step in bad_steps:
+                batch["intrinsics"][9] = np.nan  # one of the four with 2D labels
+            yield batch
+    return batches
 
 
 def test_planted_nan_is_blamed_on_its_data_set(batch_plan, tmp_path):
-    def batches(start_step):
-        for step in range(start_step, STEPS):
-            batch = make_batch(batch_plan, SEED, step)
-            if step == 1:
-                batch["intrinsics"][9] = np.nan  # one of the four with 2D labels
-            yield batch
-
-    trainer, error = _train(batch_plan, tmp_path, batches=batches)
+    steps, error = _train(batch_plan, tmp_path, batches=_with_bad_rows(batch_plan, {4}))
     assert isinstance(error, NonFiniteLossError)
-    assert "the loss is nan at step 1 of initial. Labels or predictions are not finite for: photos. The last" in str(error)
-    assert all(np.isfinite(np.asarray(v)).all() for v in trainer.variables)
-    assert restore_checkpoint(tmp_path / "checkpoints", "initial", _state(trainer)) == 0
+    assert "the loss is nan at step 4 of initial. Labels or predictions are not finite for: photos. The last" in str(error)
+    assert "--on-nan=skip" in str(error)
+    assert all(np.isfinite(np.asarray(v)).all() for v in steps.objective.variables)
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints", "initial")] == [3]
 
 
-def test_spoiled_weights_are_not_saved(batch_plan, tmp_path):
-    """As when a gradient overflows: the loss of that step was still finite."""
-    _, error = _train(batch_plan, tmp_path, spoil=CHECKPOINT_INTERVAL)
+def test_bad_steps_can_be_left_out(batch_plan, tmp_path, caplog):
+    steps, error = _train(batch_plan, tmp_path, batches=_with_bad_rows(batch_plan, {1, 4}), on_nan="skip")
+    assert error is None
+    assert [m for m in caplog.messages if "left out" in m] == [f"the loss is nan at step {i} of initial: left out" for i in (1, 4)]
+    assert read_log(tmp_path / "metrics.jsonl")[-1]["skipped_steps"] == 2
+    assert int(np.asarray(steps.optimizer.iterations)) == STEPS - 2
+    assert all(np.isfinite(np.asarray(v)).all() for v in steps.objective.variables)
+
+
+def test_nothing_but_bad_steps_is_an_error(batch_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(phases, "MAX_SKIPPED_IN_A_ROW", 3)
+    _, error = _train(batch_plan, tmp_path, batches=_with_bad_rows(batch_plan, {2, 3, 4, 5}), on_nan="skip")
     assert isinstance(error, NonFiniteLossError)
-    assert "weights are not finite after step 2 of initial" in str(error)
-    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints", "initial")] == [0]
+    assert "at step 4 of" in str(error)
 
 
-def test_blame_without_a_culprit(batch_plan):
-    trainer = small_model.make_trainer(batch_plan)
-    trainer.compile(keras.optimizers.SGD(0.0), jit_compile=False)
-    assert "a lower --learning-rate" in blame_datasets(trainer, make_batch(batch_plan, SEED, 0), batch_plan)
+def test_first_bad_layer_is_named(batch_plan):
+    model = small_model.make_model(SEED)
+    batch = batch_of(batch_plan, SEED, 0)
+    assert "a lower --learning-rate" in explain_non_finite(model, batch, batch_plan)
+    before = values_of(model.variables)
+    next(v for v in model.variables if "stage2_block1_2_conv" in v.path).assign(
+        np.full_like(model.get_layer(model.backbone.name).get_layer("stage2_block1_2_conv").kernel, np.inf))
+    text = explain_non_finite(model, batch, batch_plan)
+    assert "not finite for: arms, legs, photos. The first layer with a value that is not finite is stage2_block1_2_conv" in text
+    changed = [v.path for v, value in zip(model.variables, before, strict=True) if not np.array_equal(np.asarray(v), value)]
+    assert len(changed) == 1  # looking has changed no statistics
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision(batch_plan, tmp_path, precision):
-    phase = Phase("initial", 2, 0, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
-    trainer, ended_by = _train(batch_plan, tmp_path, precision=precision, phase=phase)
-    assert ended_by is None
-    start = small_model.make_trainer(batch_plan, seed=SEED)
-    moved = [np.abs(a - b).max() for a, b in zip(trainer.get_weights(), start.get_weights(), strict=True)]
-    assert np.isfinite(moved).all()
-    assert np.mean(np.array(moved) > 0) > 0.9
-    assert all(v.dtype == "float32" for v in trainer.trainable_variables)
-    has_scale = any("dynamic_scale" in v.path for v in trainer.optimizer.variables)
-    assert has_scale == (precision == "mixed_float16")
+def test_gradients_that_overflow_under_a_dynamic_loss_scale_are_no_error(batch_plan, tmp_path):
+    steps = make_small_steps(batch_plan, seed=SEED, loss_scale="dynamic")
+    steps.optimizer.loss_scale.assign(3e38)
+    phase = Phase("initial", 4, 0, SCHEDULE, SCHEDULE)
+    _, error = _train(batch_plan, tmp_path, steps=steps, phase=phase)
+    assert error is None
+    records = read_log(tmp_path / "metrics.jsonl")
+    assert records[-1]["skipped_steps"] > 0
+    assert records[-1]["loss_scale"] <= 2.0**24
+    _, error = _train(batch_plan, tmp_path / "static", phase=phase,
+                      steps=make_small_steps(batch_plan, seed=SEED, loss_scale=3e38))
+    assert isinstance(error, NonFiniteLossError)
+    assert "the gradient's norm is" in str(error)
+
+
+class _Scores:
+    """Stands for validation crops: each score that is asked for is the next of a list."""
+
+    def __init__(self, scores):
+        self.scores, self.seen = list(scores), []
+
+    def score(self, predict):
+        self.seen.append(predict(np.zeros((1, 32, 32, 3), np.uint8), np.eye(3, dtype=np.float32)[None]))
+        return {"validation_mpjpe": self.scores.pop(0)}
+
+    def pictures(self, predict):
+        return {"predictions/arms": np.full((4, 4, 3), 7, np.uint8)}
+
+
+def test_the_best_checkpoint_stays(batch_plan, tmp_path):
+    steps = make_small_steps(batch_plan, seed=SEED)
+    validation = _Scores([np.nan, 90.0, 70.0, 80.0, 75.0, 71.0, 99.0, 98.0])
+    _, error = _train(batch_plan, tmp_path, steps=steps, validation=validation, validation_interval=1)
+    assert error is None
+    best = read_best(tmp_path / "checkpoints", "initial")
+    assert (best["step"], best["validation_mpjpe"]) == (3, 70.0)
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints", "initial")] == [3, 6, 8]
+    scores = [r["validation_mpjpe"] for r in read_log(tmp_path / "metrics.jsonl") if "validation_mpjpe" in r]
+    np.testing.assert_array_equal(scores, [np.nan, 90, 70, 80, 75, 71, 99, 98])
+    assert len({prediction.tobytes() for prediction in validation.seen}) == STEPS  # of the weights at each step
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "initial")).Reload()
+    assert events.Tags()["images"] == ["predictions/arms"]
+
+
+def test_averaged_weights_are_validated_beside_the_others(batch_plan, tmp_path):
+    steps = make_small_steps(batch_plan, seed=SEED, average_momentum=0.9)
+    validation = _Scores(range(20))
+    _, error = _train(batch_plan, tmp_path, steps=steps, validation=validation, validation_interval=4)
+    assert error is None
+    records = [r for r in read_log(tmp_path / "metrics.jsonl") if "validation_mpjpe" in r]
+    assert [(r["validation_mpjpe"], r["average/validation_mpjpe"]) for r in records] == [(0, 1), (2, 3)]
+    model = small_model.make_model(1)
+    copy_weights(steps.objective.pose_model, model, steps.optimizer)
+    expected = Predictor(model).predict_crops(np.zeros((1, 32, 32, 3), np.uint8), np.eye(3, dtype=np.float32)[None])
+    np.testing.assert_array_equal(validation.seen[-1], expected)
+    assert (validation.seen[-2] != expected).any()
+
+
+def test_full_disk_keeps_the_checkpoint_before(batch_plan, tmp_path, monkeypatch):
+    from posepile.training import checkpoints
+
+    def fail_later(file, **arrays):
+        if len(list_checkpoints(tmp_path / "checkpoints", "initial")) == 1:
+            raise OSError(28, "No space left on device")
+        savez(file, **arrays)
+
+    savez = np.savez
+    monkeypatch.setattr(checkpoints.np, "savez", fail_later)
+    with pytest.raises(OSError, match=r"checkpoint of step 6 of initial .*No space left.*initial-00000003.npz is intact"):
+        _train(batch_plan, tmp_path)
+    assert restore_checkpoint(tmp_path / "checkpoints", "initial", make_small_steps(
+        batch_plan, seed=SEED, average_momentum=0.9).variables) == 3
 
 
 def test_figures_and_warnings_of_the_data_reach_the_log(batch_plan, tmp_path, caplog):
@@ -160,9 +241,9 @@ def test_figures_and_warnings_of_the_data_reach_the_log(batch_plan, tmp_path, ca
 
     def batches(start_step):
         batch_plan.skipped_records["legs", 5] = "100% broken"
-        return backend.batch_stream(batch_plan, SEED, statistics)(start_step)
+        return backend.batch_stream(batch_plan, SEED, statistics=statistics)(start_step)
 
-    phase = Phase("initial", 4, 0, SCHEDULE, SCHEDULE, SCHEDULE.drop_step)
+    phase = Phase("initial", 4, 0, SCHEDULE, SCHEDULE)
     _, ended_by = _train(batch_plan, tmp_path, batches=batches, phase=phase, statistics=statistics)
     batch_plan.skipped_records.clear()
     assert ended_by is None
@@ -172,14 +253,19 @@ def test_figures_and_warnings_of_the_data_reach_the_log(batch_plan, tmp_path, ca
     for record in records:
         assert names <= record.keys() and record["data/skipped_records"] == 1
         assert 0 < record["data/wait_share"] < 1
+        assert {"error/arms", "error/legs", "error/photos"} <= record.keys()
     events = EventAccumulator(str(tmp_path / "tensorboard" / "initial")).Reload()
-    board = [float(event.tensor_proto.float_val[0]) for event in events.Tensors("data/queue_fill/arms")]
+    board = [event.value for event in events.Scalars("data/queue_fill/arms")]
     assert board == pytest.approx([record["data/queue_fill/arms"] for record in records])
     assert [m for m in caplog.messages if "skipped" in m] == ["skipped example 5 of legs: 100% broken"]
 
 
 def test_description_of_a_phase():
     description = PHASE.describe()
+    assert json.loads(json.dumps(description)) == description
     assert description["steps"] == 8
     assert description["bn_inference_steps"] == 3
     assert [step for step, _ in description["learning_rates"]["head"]] == [0, 6, 7, 7]
+    constant = dataclasses.replace(SCHEDULE, drop_step=None, decay=1.0)
+    corners = Phase("bn_inference", 8, 8, constant, constant).describe()["learning_rates"]["backbone"]
+    assert {rate for _, rate in corners} == {SCHEDULE.start_rate}

@@ -116,7 +116,7 @@ def _assert_same(actual, expected):
     np.testing.assert_allclose(actual["steps"], expected["steps"], rtol=2e-4)
     assert actual["errors"] == pytest.approx(expected["errors"], rel=1e-4)
     for a, b in zip(actual["weights"], expected["weights"], strict=True):
-        assert np.abs(np.subtract(a, b)).mean() < 1e-5  # a step moves a weight by 2e-3; Adam divides tiny gradients by their size
+        assert np.abs(np.subtract(a, b)).mean() < 1e-5  # a step moves each weight by some 2e-3
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with this process's TensorFlow")
