@@ -20,7 +20,7 @@ from datasets.registry import SYNTHETIC_DATASETS, load_adapter
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 240
 NUM_TRAIN, NUM_TEST = 48, 24  # examples of each data set
-INITIAL_STEPS, FINETUNE_STEPS, CHECKPOINT_INTERVAL = 40, 32, 4
+INITIAL_STEPS, FINETUNE_STEPS, CHECKPOINT_INTERVAL = 40, 16, 4
 # What TensorFlow itself writes to stderr when it is imported.
 _TENSORFLOW_NOISE = re.compile(r"^(WARNING: All log messages before|[IWE]\d{4} ).*\n?", re.MULTILINE)
 
@@ -48,6 +48,7 @@ finetune_steps = {FINETUNE_STEPS}
 checkpoint_interval = {CHECKPOINT_INTERVAL}
 base_learning_rate = 3e-3
 autoencoder_steps = 60
+consistency = "regularize,hybrid"
 """
 
 

@@ -1,6 +1,7 @@
 """train.py from end to end: the whole job, stopping and going on, and bad input."""
 
 import hashlib
+import itertools
 import json
 import re
 import resource
@@ -16,13 +17,16 @@ from datasets.registry import SYNTHETIC_DATASETS
 from posepile.data.records import PreparedDataset
 from posepile.evaluation.benchmark import read_truth
 from posepile.geometry.skeleton import joint_indices
+from posepile.prediction.predictor import load_model
 from posepile.training.checkpoints import list_checkpoints
+from posepile.training.run_directory import RunDirectory
 from tests import end_to_end
 from tests.end_to_end import CHECKPOINT_INTERVAL, FINETUNE_STEPS, INITIAL_STEPS
 
 HEADLINE = {"mpjpe", "pa_mpjpe", "pck100", "cps200", "inconsistency"}
-PARTS = {"initial", "pseudo_labels", "autoencoder", "finetune", "evaluate_mean_pose", "evaluate_initial", "evaluate_finetuned",
-         "report_initial_finetuned"}
+MODELS = ("initial", "finetuned", "finetuned_hybrid")
+PARTS = {"initial", "pseudo_labels", "autoencoder", "finetune", "finetune_hybrid", "evaluate_mean_pose",
+         *(f"evaluate_{model}" for model in MODELS), f"report_{'_'.join(MODELS)}"}
 
 
 def digests(folder):
@@ -48,10 +52,11 @@ def test_whole_job_leaves_every_file(finished_run):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names >= {
         "config.json", "initial.keras", "pseudo_labels.npz", "autoencoder.npz", "finetuned.keras", "metrics.jsonl",
-        "evaluation/mean_pose.json", "evaluation/initial.json", "evaluation/finetuned.json", "summary.json", "report.html"}
+        "finetuned_hybrid.keras", "evaluation/mean_pose.json", *(f"evaluation/{model}.json" for model in MODELS),
+        "summary.json", "report.html"}
     assert leftovers(run) == []
     table = result.stdout.splitlines()
-    assert "pooled over formats mean pose initial finetuned change" in [" ".join(line.split()) for line in table]
+    assert "pooled over formats mean pose initial finetuned finetuned_" in [" ".join(line.split()) for line in table]
     assert f"{end_to_end.NUM_TEST} images of its test split" in result.stdout
     assert "All phases are done" in table[-1]
 
@@ -60,8 +65,8 @@ def test_summary(finished_run):
     run, _ = finished_run
     summary = json.loads((run / "summary.json").read_text())
 
-    assert summary.keys() == {"mean_pose_mpjpe", "initial", "finetuned", "seconds", "peak_memory_mb", "crops_per_second"}
-    assert summary["initial"].keys() == summary["finetuned"].keys() == HEADLINE
+    assert summary.keys() == {"mean_pose_mpjpe", *MODELS, "seconds", "peak_memory_mb", "crops_per_second"}
+    assert all(summary[model].keys() == HEADLINE for model in MODELS)
     assert summary["seconds"].keys() == PARTS
     assert 100 < summary["mean_pose_mpjpe"] < 1000  # mm, of people
     assert summary["peak_memory_mb"] > 100
@@ -74,7 +79,7 @@ def test_scores_are_those_of_the_saved_predictions(finished_run, tiny_data_root)
     dataset = PreparedDataset(tiny_data_root / "synthetic_test")
     truth, mask = read_truth(dataset, "test", range(end_to_end.NUM_TEST), 64)
     assert mask.all()
-    for model in ("initial", "finetuned"):
+    for model in MODELS:
         predicted = arrays(run / "evaluation" / f"{model}_synthetic_test.npz")["joints3d"]
         errors = []
         for fmt in dataset.skeleton.formats:
@@ -89,13 +94,18 @@ def test_phases_train_what_they_are_to_train(finished_run):
     run, _ = finished_run
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
-    assert [(r["phase"], r["step"]) for r in log] == [("initial", INITIAL_STEPS), ("finetune", FINETUNE_STEPS)]
-    assert log[0]["loss_consistency"] == 0 < log[1]["loss_consistency"]
+    training, validation = ([r for r in log if ("validation_mpjpe" in r) == is_validation] for is_validation in (False, True))
+    ends = [("initial", INITIAL_STEPS), ("finetune", FINETUNE_STEPS), ("finetune_hybrid", FINETUNE_STEPS)]
+    assert [(r["phase"], r["step"]) for r in training] == [(r["phase"], r["step"]) for r in validation] == ends
+    assert ["loss_consistency" in r for r in training] == [False, True, True]
+    assert ["loss_teacher" in r for r in training] == [False, False, True]
+    in_3d = {"synthetic_studio", "synthetic_street", "synthetic_gym", "synthetic_garden"}
+    assert {f"error/{name}" for name in (*in_3d, "synthetic_photos")} <= training[0].keys()
+    assert {f"validation_mpjpe/{name}" for name in in_3d} <= validation[0].keys()
     assert all(np.isfinite(value) for record in log for value in record.values() if isinstance(value, float))
-    before, after = (arrays(run / "evaluation" / f"{model}_synthetic_test.npz")["joints3d"]
-                     for model in ("initial", "finetuned"))
-    assert before.shape == after.shape == (end_to_end.NUM_TEST, 77, 3)
-    assert np.abs(before - after).max() > 1  # mm
+    poses = [arrays(run / "evaluation" / f"{model}_synthetic_test.npz")["joints3d"] for model in MODELS]
+    assert {p.shape for p in poses} == {(end_to_end.NUM_TEST, 77, 3)}
+    assert all(np.abs(a - b).max() > 1 for a, b in itertools.combinations(poses, 2))  # mm
 
 
 def test_autoencoder_is_fitted_to_the_pseudo_labels(finished_run):
@@ -149,11 +159,32 @@ def test_same_command_again_changes_nothing(finished_run, tiny_data_root, tiny_s
 def test_set_without_evaluation_says_so(finished_run, tiny_set, tmp_path, capsys):
     path = tmp_path / "tiny.toml"
     path.write_text(tiny_set.read_text().replace('datasets = ["synthetic_test"]', ""))
-    with end_to_end.command_line(f"--dataset-set={path}", f"--workdir={finished_run[0]}"):
-        train.evaluate_run(train.make_plan(), None, {})
+    run = RunDirectory(finished_run[0])
+    with end_to_end.command_line(f"--dataset-set={path}"):
+        plan = train.make_plan()
+    train.evaluate_run(run, train.model_names(plan), [], [], settings={}, crop_side=64)
 
-    assert capsys.readouterr().out == (f"All phases are done: {finished_run[0]}. Nothing is evaluated, as the set names no "
-                                       "prepared data set under [evaluation].\n")
+    assert capsys.readouterr().out == (f"All phases are done: {run.path}. Nothing is evaluated, as the set names no prepared "
+                                       "data set under [evaluation].\n")
+
+
+def test_batchnorm_in_inference_mode_on_its_own(finished_run, tiny_data_root, tiny_set, tmp_path):
+    """Statistics stay, everything else learns; and the program says what came of it."""
+    run, _ = finished_run
+    arguments = [f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", "--phases=bn_inference",
+                 f"--init-from={run / 'finetuned_hybrid.keras'}", "--bn-inference-steps=6"]
+    result = end_to_end.run_program("train.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "All phases are done" in result.stdout
+    folder = tmp_path / "runs" / "tiny_bn_inference"
+    before, after = (load_model(path) for path in (run / "finetuned_hybrid.keras", folder / "bn_inference.keras"))
+    changed = {v.path.rpartition("/")[2]: False for v in before.variables}
+    for old, new in zip(before.variables, after.variables, strict=True):
+        changed[old.path.rpartition("/")[2]] |= bool((np.asarray(old) != np.asarray(new)).any())
+    assert changed.pop("kernel") and changed.pop("gamma") and changed.pop("beta") and changed.pop("bias")
+    assert not any(changed.values()), changed  # moving statistics, the autoencoder's matrices
+    rates = [json.loads(line).get("learning_rate_head") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rates[0] == pytest.approx(3e-3 / 90)
 
 
 # -------------------------------------------------------------------------------------------------- stopping, going on
@@ -196,7 +227,8 @@ def test_stopped_and_killed_run_ends_like_an_undisturbed_one(finished_run, tiny_
         assert expected.keys() == found.keys()
         for key in expected.keys() - {"paths", "digest"}:  # an optimizer's name counts the optimizers of the process
             np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    kept = [(r["phase"], r["step"]) for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
+    assert kept == [(r["phase"], r["step"]) for r in map(json.loads, (undisturbed / "metrics.jsonl").read_text().splitlines())]
 
 
 def test_ctrl_c_while_data_are_prepared(tmp_path):
@@ -262,6 +294,15 @@ app.run(train.main)
     (["--ghost-batch-size=7", "--dataset-set=small"], ["7", "128"]),
     (["--ghost-batch-size=some"], ["'some'", "3d/2d", "none"]),
     (["--learning-rate=0"], ["learning_rate", "positive"]),
+    (["--consistency=latent,latent"], ["latent", "twice"]),
+    (["--loss-scale=much"], ["'much'", "dynamic", "128"]),
+    (["--average-momentum=1"], ["average_momentum", "0.999"]),
+    (["--clip-norm=-1"], ["clip_norm"]),
+    (["--micro-batches=3"], ["28", "4", "3 micro-batches"]),
+    (["--micro-batches=4"], ["ghost_batch_size 16", "8 examples"]),
+    (["--phases=bn_inference"], ["--init-from"]),
+    (["--phases=finetune", "--init-from=x.keras"], ["--init-from", "finetune"]),
+    (["--phases=bn_inference", "--init-from=x.keras"], ["x.keras"]),
 ])
 def test_wrong_flag_values(tmp_path, arguments, expected):
     message = end_to_end.exit_message(train.main, f"--workdir={tmp_path / 'run'}", f"--data-root={tmp_path}", *arguments)
@@ -357,8 +398,8 @@ def test_augmentation_reaches_the_batches(tiny_data_root, tmp_path, monkeypatch)
     """)
     plans, loaded = [], []
 
-    def train_initial(plan, batch_plan, log):
-        plans.append(batch_plan)
+    def train_initial(training, *_):
+        plans.append(training.batch_plan)
         raise ValueError("far enough")
 
     def load_pictures(*arguments):
@@ -401,6 +442,17 @@ def test_phase_without_the_one_before(tiny_data_root, tiny_set, tmp_path, monkey
                                       f"--workdir={tmp_path / 'run'}", "--phases=finetune")
 
     assert "initial.keras is missing: run the phase initial first" in message
+
+
+def test_model_of_other_joints_is_refused(finished_run, tiny_data_root, tmp_path):
+    """With what is different, before anything is read or written."""
+    path = tmp_path / "two.toml"
+    path.write_text("batch_size = 16\n[datasets_3d]\nsynthetic_gym = 8\nsynthetic_street = 8\n")
+    message = end_to_end.exit_message(
+        train.main, f"--dataset-set={path}", f"--data-root={tiny_data_root}", f"--workdir={tmp_path / 'run'}",
+        "--phases=bn_inference", f"--init-from={finished_run[0]}")
+    assert message.startswith("error: the model has 77 joints, not the 34 of the data sets of two; only the model has: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_corrupt_record_is_named(tiny_data_root, tiny_set, tmp_path):
@@ -459,6 +511,6 @@ autoencoder_steps = 30
     result = end_to_end.run_program("train.py", f"--dataset-set={tmp_path / 'alone.toml'}", f"--data-root={tiny_data_root}",
                                     cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "synthetic_gym, 48 images of its train split" in result.stdout
+    assert "synthetic_gym, 48 images of its validation split" in result.stdout
     summary = json.loads((tmp_path / "runs/alone/summary.json").read_text())
     assert summary["finetuned"]["mpjpe"] > 0 and summary["finetuned"]["inconsistency"] is None

@@ -67,7 +67,8 @@ def _rows(points, rows):
 @pytest.mark.parametrize("mode", ["none", "hybrid"])
 def test_loss_falls_on_one_batch(batch_plan, batch, mode):
     import tensorflow as tf
-    model = make_finetune_model(small_model.make_model(), mode, AUTOENCODER, ghost_batch_size=4, seed=0)
+    identity = small_model.Autoencoder(encoder=np.eye(7, dtype="float32"), decoder=np.eye(7, dtype="float32"))
+    model = make_finetune_model(small_model.make_model(), mode, identity, ghost_batch_size=4, seed=0)
     objective = small_model.make_objective(batch_plan, pose_model=model, absolute_loss_start=0, teacher_loss_start=0)
     optimizer = keras.optimizers.Adam(2e-3)
     optimizer.build(objective.trainable_variables)
