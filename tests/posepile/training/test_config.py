@@ -59,6 +59,14 @@ def test_the_user_overrides_the_set_which_overrides_the_defaults():
     ({"initial_steps": 0}, "initial_steps must be 1 or more, got 0"),
     ({"checkpoint_interval": -1}, "checkpoint_interval must be 1 or more"),
     ({"bn_inference_steps": -1}, "bn_inference_steps must not be negative"),
+    ({"consistency": "latent,strong"}, "unknown consistency 'strong'; valid ones: regularize, latent, hybrid, none"),
+    ({"consistency": "none,none"}, "names a way twice"),
+    ({"loss_scale": "0.5"}, "unknown loss_scale '0.5'; valid ones: auto, dynamic, none, or a number"),
+    ({"loss_scale": "nan"}, "unknown loss_scale"),
+    ({"average_momentum": 1.0}, "average_momentum must be 0 .* or less than 1"),
+    ({"clip_norm": math.nan}, "clip_norm must be 0 .* or positive"),
+    ({"micro_batches": 0}, "micro_batches must be 1 or more"),
+    ({"validation_interval": 0}, "validation_interval must be 1 or more"),
     ({"skip_bad": "yes"}, "skip_bad must be a bool, got 'yes'"),
     ({"skip_bad": 1}, "skip_bad must be a bool, got 1"),
     ({"background_dir": ["a"]}, "background_dir must be a str"),
@@ -79,11 +87,40 @@ def test_groups_of_ghost_batchnorm():
     assert sizes("none") is None
 
 
+def test_groups_on_several_devices_and_in_micro_batches():
+    """96 + 32 on 2 devices in 2 micro-batches: each device takes 24 + 8 at once."""
+    def sizes(value, micro_batches=1, **devices):
+        return dataclasses.replace(TrainConfig(), ghost_batch_size=value, micro_batches=micro_batches).group_sizes(
+            96, 32, **devices)
+
+    assert sizes("16", 2, num_replicas=2) == 16
+    assert sizes("3d/2d", 2, num_replicas=2) == (24, 8)
+    assert sizes("3d/2d", 2, num_blocks=2) == (24, 8, 24, 8)  # one run of the model sees the rows of both devices
+    assert sizes("none", 2, num_blocks=2) is None
+    with pytest.raises(ValueError, match="ghost_batch_size 16 does not divide the 8 examples that a device takes at once"):
+        sizes("16", 4, num_replicas=4)
+    with pytest.raises(ValueError, match=r"96 examples with 3D .* 32 with 2D .* by 5 devices times 1 micro-batches"):
+        sizes("none", num_replicas=5)
+
+
+@pytest.mark.parametrize(("loss_scale", "precision", "expected"), [
+    ("auto", "float32", None), ("auto", "mixed_bfloat16", None), ("auto", "mixed_float16", "dynamic"), ("128", "float32", 128),
+    ("none", "mixed_float16", None), ("dynamic", "float32", "dynamic")])
+def test_loss_scale(loss_scale, precision, expected):
+    assert make_config({"loss_scale": loss_scale, "precision": precision}, {}).resolved_loss_scale() == expected
+
+
+def test_several_ways_of_consistency():
+    assert TrainConfig().consistency_modes == ("regularize",)
+    assert make_config({"consistency": "hybrid, none"}, {}).consistency_modes == ("hybrid", "none")
+
+
 def test_onsets_of_phases_too_short_for_the_published_ones():
     defaults = TrainConfig()
-    for steps, expected in ((400_000, (1000, 5000, 500)), (40_000, (1000, 5000, 500)), (8000, (1000, 1000, 500)),
-                            (80, (10, 10, 10)), (4, (0, 0, 0))):
-        assert (defaults.bn_steps(steps), defaults.absolute_start(steps), defaults.weak_steps(steps)) == expected
+    for steps, expected in ((400_000, (1000, 5000, 5000, 500)), (40_000, (1000, 5000, 5000, 500)),
+                            (8000, (1000, 1000, 1000, 500)), (80, (10, 10, 10, 10)), (4, (0, 0, 0, 0))):
+        assert (defaults.bn_steps(steps), defaults.absolute_start(steps), defaults.teacher_start(steps),
+                defaults.weak_steps(steps)) == expected
 
 
 def test_unknown_choices_are_spelled_out_completely():

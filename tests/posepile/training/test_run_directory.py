@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from posepile.training import run_directory
 from posepile.training.run_directory import RunDirectory, peak_memory_mb
 
 SETTINGS = {"seed": 1, "augmentation": {"zoom": (0.75, 1.25)}, "datasets": {"a": 3}}
@@ -94,3 +95,21 @@ def test_time_adds_up_over_interruptions(run):
     run.run_part("initial", lambda: time.sleep(0.15))
     assert run.is_done("initial")
     assert 0.3 <= run.progress()["seconds"]["initial"] <= 1.5
+
+
+def test_the_others_wait_for_what_the_chief_does(tmp_path, monkeypatch):
+    """They take part in what is done together, and write nothing."""
+    done = []
+    chief, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run", is_chief=False)
+    acts = iter([lambda: chief.open({"a": 2}, overwrite=True), lambda: chief.open({"a": 1}, overwrite=True),
+                 lambda: chief.run_part("alone", lambda: done.append("chief")),
+                 lambda: chief.run_part("together", lambda: done.append("chief"), together=True)])
+    monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: next(acts)())  # the chief works while the other one waits
+    other.open({"a": 1})
+    with other.locked():
+        other.run_part("alone", lambda: done.append("other"))
+        other.run_part("together", lambda: done.append("other"), together=True)
+    assert done == ["chief", "other", "chief"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "progress.json"}
+    other.run_part("together", lambda: done.append("other"), together=True)
+    assert len(done) == 3

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from posepile.training.stop_signal import stop_requested
+from posepile.training.stop_signal import Preempted, preemption_raised, stop_requested
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -14,9 +14,22 @@ def test_first_signal_sets_a_flag_second_interrupts(number, capfd):
         signal.raise_signal(number)
         assert should_stop()
         assert f"{number.name}: finishing this step" in capfd.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
+        assert should_stop.is_preemption == (number == signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt) as raised:
             signal.raise_signal(number)
+        assert isinstance(raised.value, Preempted) == (number == signal.SIGTERM)
     assert signal.getsignal(number) is before
+
+
+def test_preemption_outside_of_the_steps():
+    """SIGTERM ends whatever goes on, by an exception that cleans up as Ctrl-C does; steps have their own way within."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted), preemption_raised():
+        with stop_requested() as should_stop:
+            signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_handlers_come_back_after_an_error():
