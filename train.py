@@ -7,6 +7,7 @@
 Running the same command again continues where it was stopped. What each phase does: README.md.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging as python_logging
@@ -229,11 +230,17 @@ def execute(plan: RunPlan, overwrite: bool) -> None:
     to_render = embedded_to_render(plan)
     pictures = load_pictures(config.crop_side, config.occluder_dir, config.background_dir)
     distribution = make_distribution(_DEVICES.value)
+    distribution.check_same({**settings, "phases": plan.phases, "on_nan": _ON_NAN.value, "devices": distribution.num_local,
+                             f"data sets to be rendered in {plan.data_root}": to_render})
     run = RunDirectory(plan.workdir, distribution.is_chief)
-    run.open(settings, overwrite)
-    with run.locked():
-        if to_render:
+    with contextlib.ExitStack() as stack:
+        distribution.chief_first(lambda: run.open(settings, overwrite))
+        distribution.chief_first(lambda: stack.enter_context(run.locked()))
+        if to_render and distribution.is_chief:
             run.run_part("prepare", lambda: render(to_render, plan.data_root), again=True)
+        elif to_render:
+            run.wait_until(lambda: not set(to_render) & set(sets.missing_datasets(plan.dataset_set, plan.data_root)),
+                           f"render {', '.join(to_render)}")
         run_phases(plan, run, distribution, pictures)
 
 

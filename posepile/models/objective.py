@@ -130,7 +130,7 @@ class PoseObjective(keras.layers.Layer):
                   "loss_projection": losses.projection_errors_3d(predicted, true, mask, intrinsics, **geometry)}
         example_errors = [losses.example_means(*relative)]
         if predicted_2d is not None:
-            averaged = ops.einsum("kj,bjc->bkc", self.settings.averaging_matrix, predicted_2d)
+            averaged = combine_affinely(self.settings.averaging_matrix, predicted_2d)
             errors["loss_2d"] = losses.projection_errors_2d(averaged, batch["joints2d"], batch["joints2d_mask"], intrinsics_2d,
                                                             **geometry)
             example_errors.append(losses.example_means(*errors["loss_2d"]))

@@ -55,7 +55,7 @@ class PoseModel(keras.Model):
 
     def __init__(self, backbone, crop_side, skeleton, ghost_batch_size=16, seed=0, backbone_weights="none", variant=JOINTS,
                  num_latents=0, **kwargs):
-        super().__init__(dtype="float32", **kwargs)  # backbone and head follow the global policy
+        super().__init__(dtype="float32", **kwargs)  # the backbone follows the global policy
         if variant not in VARIANTS or (variant == JOINTS) != (num_latents == 0):
             raise ValueError(f"got variant {variant!r} with {num_latents} latent points; expected {JOINTS!r} without any, or "
                              f"{LATENT!r} or {HYBRID!r} with the latent points of an autoencoder")
@@ -70,7 +70,7 @@ class PoseModel(keras.Model):
         self.backbone = build_backbone(backbone, crop_side, group_sizes=ghost_batch_size, weights=backbone_weights,
                                        seed=seed)
         self.head = HeatmapHead(num_latents + (0 if variant == LATENT else num_joints), crop_side, info.stride,
-                                info.first_center, name="head", kernel_seed=seed)
+                                info.first_center, name="head", dtype="float32", kernel_seed=seed)
         self.head.build(self.backbone.output_shape)
         if num_latents:
             self.encoder, self.decoder = (

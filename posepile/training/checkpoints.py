@@ -57,8 +57,7 @@ def restore_checkpoint(folder: pathlib.Path, phase: str, variables: Sequence) ->
     Returns: its step, 0 if there is none.
     Raises: ValueError if an intact checkpoint belongs to another model.
     """
-    for remains in folder.glob(f".{phase}-*.part"):  # of a process that was killed while it wrote
-        remains.unlink(missing_ok=True)
+    damaged = []
     for step, path in reversed(list_checkpoints(folder, phase)):
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -66,7 +65,8 @@ def restore_checkpoint(folder: pathlib.Path, phase: str, variables: Sequence) ->
             if str(arrays.pop("digest")) != _digest(arrays):
                 raise ValueError("checksum mismatch")
         except (ValueError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
-            logging.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
+            logging.warning("checkpoint %s is damaged (%s)", path, error)
+            damaged.append(path.name)
             continue
         shapes = [arrays[f"v{i:05d}"].shape for i in range(len(arrays) - 1)]
         if shapes != [tuple(v.shape) for v in variables]:
@@ -74,7 +74,11 @@ def restore_checkpoint(folder: pathlib.Path, phase: str, variables: Sequence) ->
                              "with other settings? Use another --workdir, or --overwrite.")
         for i, variable in enumerate(variables):
             variable.assign(arrays[f"v{i:05d}"])
+        if damaged:
+            logging.warning("%s goes on from the checkpoint before, of step %d", phase, step)
         return step
+    if damaged:
+        logging.warning("no checkpoint of %s in %s is intact: the phase starts over", phase, folder)
     return 0
 
 

@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from posepile.models import losses
 from posepile.training.optimizer import update_here
 from posepile.training.step_inputs import blocks, in_blocks
 
+_DIGESTS = 9973  # few enough for sums in float32 to be exact
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
@@ -58,7 +61,37 @@ class Distribution:
 
     def any_worker(self, flag: bool) -> bool:
         """Whether the flag is True in any process; all of them have to ask at the same step."""
-        return flag
+        return self.sum_over_workers(float(flag)) > 0
+
+    def sum_over_workers(self, value: float) -> float:
+        """In float32, over all processes; all of them have to ask."""
+        return value
+
+    def check_same(self, values: Mapping[str, Any]) -> None:
+        """Raises: ValueError in all processes, naming the values that are not the same in all of them."""
+        different = []
+        for name, value in values.items():
+            digest = float(zlib.crc32(repr(value).encode()) % _DIGESTS)
+            if self.any_worker(self.sum_over_workers(digest) != digest * self.num_workers):
+                different.append(f"  {name}: {value!r} here")
+        if different:
+            raise ValueError("the processes of this training were started differently. Give all of them the same flags and "
+                             "files. Not everywhere the same:\n" + "\n".join(different))
+
+    def chief_first(self, function: Callable[[], Any]) -> None:
+        """Calls a function in the chief and then in the other processes.
+
+        Raises: what it raises; ValueError in those where it did not, if it did elsewhere.
+        """
+        for is_turn in (self.is_chief, not self.is_chief):
+            failure = None
+            if is_turn:
+                try:
+                    function()
+                except Exception as error:
+                    failure = error
+            if self.any_worker(failure is not None):
+                raise failure or ValueError("another process of this training has stopped; its output says why")
 
     update_each = staticmethod(update_here)
 
@@ -90,12 +123,12 @@ class TensorFlowDistribution(Distribution):
         import tensorflow as tf
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
-    def any_worker(self, flag):
+    def sum_over_workers(self, value):
         if self.num_workers == 1:
-            return flag
+            return value
         import tensorflow as tf
-        total = self.strategy.run(lambda: self.sum_over_devices(tf.constant(float(flag))))
-        return float(self.strategy.experimental_local_results(total)[0]) > 0
+        total = self.strategy.run(lambda: self.sum_over_devices(tf.constant(value, tf.float32)))
+        return float(self.strategy.experimental_local_results(total)[0]) / self.num_local
 
     def update_each(self, update: Callable, variables: Sequence, gradients: Sequence, slots: Sequence[tuple], shared: tuple):
         """`update_here` on every device; gradients and shared values are already the same on all of them."""
@@ -115,26 +148,29 @@ class JaxDistribution(Distribution):
     """The code of the model runs once, on arrays that are spread over the devices.
 
     Attributes:
-        layout: of arrays with rows, a jax.sharding.Sharding.
+        data_parallel: the keras.distribution.DataParallel of all devices.
     """
 
-    layout: Any = None
+    data_parallel: Any = None
 
     @property
     def num_blocks(self) -> int:
         return self.num_devices
 
+    def scope(self):
+        return self.data_parallel.scope()
+
     def place(self, batch):
         import jax
-        ordered = in_blocks(batch, self.num_local)
-        return {name: jax.make_array_from_process_local_data(self.layout, values) if np.ndim(values) else values
-                for name, values in ordered.items()}
+        rows = self.data_parallel.get_data_layout((self.num_devices,)).backend_layout
+        return {name: jax.make_array_from_process_local_data(rows, values) if np.ndim(values) else values
+                for name, values in in_blocks(batch, self.num_local).items()}
 
-    def any_worker(self, flag):
+    def sum_over_workers(self, value):
         if self.num_workers == 1:
-            return flag
+            return value
         from jax.experimental import multihost_utils
-        return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
+        return float(multihost_utils.process_allgather(np.float32(value)).sum())
 
 
 def make_distribution(num_devices: int | None = None) -> Distribution:
@@ -169,8 +205,12 @@ def _tensorflow_distribution(num_devices: int | None) -> Distribution:
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * num_devices)
     num_local = len(accelerators) or num_devices or 1
     if len(workers) > 1:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        resolver = strategy.cluster_resolver
+        if not accelerators and num_local > 1:
+            raise ValueError(f"--devices={num_local}: of several machines without GPUs, each trains on one device, its CPU")
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        print(f"worker {resolver.task_id} of {len(workers)}, waiting until all of them have been started: {' '.join(workers)}",
+              file=sys.stderr, flush=True)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         return TensorFlowDistribution(num_local, resolver.task_id, len(workers), strategy=strategy)
     if num_local == 1:
         return Distribution()
@@ -181,22 +221,19 @@ def _tensorflow_distribution(num_devices: int | None) -> Distribution:
 def _jax_distribution(num_devices: int | None) -> Distribution:
     import jax
 
-    if jax.config.jax_platforms == "cpu" and (num_devices or 1) > 1:
-        jax.config.update("jax_num_cpu_devices", num_devices)
-    devices = jax.devices()
+    if (num_devices or 1) > 1:
+        jax.config.update("jax_num_cpu_devices", num_devices)  # without effect on accelerators
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        keras.distribution.initialize()
+    local, num_workers = jax.local_devices(), jax.process_count()
     if num_devices is not None:
-        _check_enough(num_devices, len(devices))
-        devices = devices[:num_devices]
-    elif devices[0].platform == "cpu":
-        devices = devices[:1]
+        _check_enough(num_devices, len(local))
+    num_local = num_devices or (1 if local[0].platform == "cpu" else len(local))
+    devices = [device for worker in range(num_workers) for device in jax.local_devices(worker)[:num_local]]
     if len(devices) == 1:
         return Distribution()
-    keras.distribution.set_distribution(keras.distribution.DataParallel(
-        devices=[f"{device.platform}:{device.id}" for device in devices]))
-    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-    return JaxDistribution(len(jax.local_devices()) if jax.process_count() > 1 else len(devices), jax.process_index(),
-                           jax.process_count(), layout=layout)
+    return JaxDistribution(num_local, jax.process_index(), num_workers,
+                           data_parallel=keras.distribution.DataParallel(devices=devices))
 
 
 def _check_enough(wanted: int, there: int) -> None:

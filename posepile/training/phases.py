@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from posepile.prediction.predictor import Predictor
 from posepile.training.checkpoints import restore_checkpoint, save_checkpoint
 from posepile.training.optimizer import PoseOptimizer
 from posepile.training.run_directory import peak_memory_mb
-from posepile.training.run_log import RunLog
+from posepile.training.run_log import RunLog, read_log
 from posepile.training.schedules import Schedule
 from posepile.training.steps import TrainingSteps
 from posepile.training.validation import SCORE_NAME, Validation
@@ -99,11 +100,12 @@ class PhaseRun:
         phase = self._phase
         step = restore_checkpoint(self._folder, phase.name, self._steps.variables)
         self._log.truncate(phase.name, step)
+        self._note_best()
         first_inference_step = phase.steps - phase.bn_inference_steps
         self._use_stored_statistics(step >= first_inference_step)
         progress = tqdm(total=phase.steps, initial=step, desc=f"{phase.name:12}", unit="step", smoothing=0.05,
                         mininterval=1.0, dynamic_ncols=True, disable=not self._is_chief)
-        self._since = time.monotonic()
+        self._since, stop = time.monotonic(), False
         with progress, _closing(self._batches(step) if step < phase.steps else iter(())) as stream:
             for batch in _until_stopped(stream, self._should_stop):
                 if step == first_inference_step and phase.bn_inference_steps:
@@ -118,12 +120,12 @@ class PhaseRun:
                     self._write_log(step, progress)
                 if self._validation and (step % self._validation_interval == 0 or step == phase.steps):
                     self._validate(step)
-                stop = self._should_stop() and step < phase.steps
+                stop = self._should_stop()
                 if step % self._checkpoint_interval == 0 or step == phase.steps or stop:
                     self._save(step)
                 if stop or step >= phase.steps:
                     break
-        if step < phase.steps:
+        if step < phase.steps or stop:
             if not stop:  # the stream has ended by itself
                 self._save(step)
             raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")
@@ -195,7 +197,20 @@ class PhaseRun:
         best = read_best(self._folder, self._phase.name)
         if scores[SCORE_NAME] < (best[SCORE_NAME] if best else np.inf):  # nan is never the best
             self._save(step)
-            write_json(_best_path(self._folder, self._phase.name), {"step": step, **scores})
+            self._note_best()
+
+    def _note_best(self) -> None:
+        """Writes down which checkpoint is the best by the log, which may say more, or less, after a crash."""
+        if not self._is_chief:
+            return
+        records = read_log(self._log.path) if self._log.path.is_file() else []
+        scored = [r for r in records if r["phase"] == self._phase.name and np.isfinite(r.get(SCORE_NAME, np.nan))]
+        path = _best_path(self._folder, self._phase.name)
+        if scored:
+            best = min(scored, key=operator.itemgetter(SCORE_NAME))
+            write_json(path, {name: value for name, value in best.items() if name != "phase"})
+        else:
+            path.unlink(missing_ok=True)
 
     def _save(self, step: int) -> None:
         self._check_last_step()

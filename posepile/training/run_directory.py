@@ -13,12 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from absl import logging
-
 from posepile.data.records import write_json
 
 CONFIG_NAME, PROGRESS_NAME, LOCK_NAME = "config.json", "progress.json", ".lock"
 _PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
+UNFINISHED = ".*.part*"  # how the names of files look that are being written
 _MISSING = "(not set)"
 _REMINDER_SECONDS = 60
 
@@ -36,9 +35,10 @@ class RunDirectory:
     def __init__(self, path: pathlib.Path, is_chief: bool = True):
         self.path, self.is_chief = path, is_chief
         self._progress_path = path / PROGRESS_NAME
+        self._at_work_path = path / ".at_work"  # there while the chief works in the folder
 
     def open(self, settings: dict, overwrite: bool = False) -> None:
-        """Makes the folder with these settings, or checks that it was made with the same ones.
+        """Makes the folder with these settings, or checks that it was made with the same ones; first of all in the chief.
 
         Raises: ValueError listing the settings that differ, unless `overwrite`: then the old run is deleted. A folder that
             holds something else than a run is never touched.
@@ -46,8 +46,9 @@ class RunDirectory:
         settings = json.loads(json.dumps(settings))
         config_path = self.path / CONFIG_NAME
         if not self.is_chief:
-            wait_until(lambda: config_path.is_file() and _read_settings(config_path) == settings,
-                       f"the chief to open {self.path} with the same settings")
+            if not config_path.is_file() or _read_settings(config_path) != settings:
+                raise ValueError(f"{self.path} is not the folder that the chief has opened: all processes need one that they "
+                                 "share. Set --workdir to such a folder.")
             return
         if config_path.is_file():
             old = _read_settings(config_path)
@@ -78,16 +79,26 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other chiefs out of the run. Raises: ValueError if one works in it now."""
+        """Keeps other chiefs out of the run, and clears what a killed one was writing; the others stay until the chief leaves.
+
+        Raises: ValueError if one works in it now.
+        """
         if not self.is_chief:
             yield
+            self.wait_until(lambda: not self._at_work_path.exists(), "finish")
             return
         with open(self.path / LOCK_NAME, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another process is working in {self.path}; wait for it, or use another --workdir") from None
-            yield
+            for unfinished in self.path.rglob(UNFINISHED):
+                unfinished.unlink()
+            try:
+                self._at_work_path.touch()
+                yield
+            finally:
+                self._at_work_path.unlink(missing_ok=True)
 
     def run_part(self, part: str, function: Callable[[], None], *, again: bool = False, together: bool = False) -> None:
         """Runs a part unless it is done, or `again`. Its seconds add up over interruptions, also when it raises.
@@ -99,31 +110,40 @@ class RunDirectory:
         if not self.is_chief:
             if together:
                 function()
-            wait_until(lambda: self.is_done(part), f"the chief to do the part {part}")
+            self.wait_until(lambda: self.is_done(part), f"do the part {part}")
             return
-        start, finished = time.monotonic(), False
+        start = time.monotonic()
         try:
             function()
-            finished = True
-        finally:
-            progress = self.progress()
-            seconds = progress["seconds"].get(part, 0.0) + time.monotonic() - start
-            progress["seconds"][part] = round(seconds, 1)
-            progress["peak_memory_mb"] = max(progress["peak_memory_mb"], peak_memory_mb())
-            if finished and part not in progress["done"]:
-                progress["done"].append(part)
-            write_json(self._progress_path, progress)
+        except BaseException:
+            with contextlib.suppress(OSError):  # on a full disk, the first error says more
+                self._note(part, time.monotonic() - start, is_done=False)
+            raise
+        self._note(part, time.monotonic() - start, is_done=True)
 
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Waits for the chief to do something, asking every second. Ctrl-C and SIGTERM interrupt it.
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Asks every second. Ctrl-C and SIGTERM interrupt it."""
-    start = time.monotonic()
-    for seconds in itertools.count(1):
-        if condition():
-            return
-        if seconds % _REMINDER_SECONDS == 0:
-            logging.info("waiting for %s, %.0f s so far", what, time.monotonic() - start)
-        time.sleep(1)
+        Raises: ValueError if the chief has stopped without doing it.
+        """
+        start = time.monotonic()
+        for attempt in itertools.count():
+            is_at_work = self._at_work_path.exists()
+            if condition():
+                return
+            if not is_at_work:
+                raise ValueError(f"the chief has stopped and did not {what}; its output says why. The same commands go on.")
+            if attempt % _REMINDER_SECONDS == 1:
+                print(f"waiting for the chief to {what}, {time.monotonic() - start:.0f} s so far", file=sys.stderr, flush=True)
+            time.sleep(1)
+
+    def _note(self, part: str, seconds: float, is_done: bool) -> None:
+        progress = self.progress()
+        progress["seconds"][part] = round(progress["seconds"].get(part, 0.0) + seconds, 1)
+        progress["peak_memory_mb"] = max(progress["peak_memory_mb"], peak_memory_mb())
+        if is_done and part not in progress["done"]:
+            progress["done"].append(part)
+        write_json(self._progress_path, progress)
 
 
 def _read_settings(config_path: pathlib.Path) -> dict:

@@ -19,7 +19,7 @@ class TrainingSteps:
         objective: on the model to be trained.
         optimizer: built with the objective's trainable variables.
         distribution: of the devices.
-        jit_compile: by XLA; TensorFlow only.
+        jit_compile: by XLA; TensorFlow on one device only.
     """
 
     def __init__(self, objective: PoseObjective, optimizer: PoseOptimizer, distribution: Distribution,
@@ -82,7 +82,6 @@ class TensorFlowSteps(TrainingSteps):
         if self.distribution.num_replicas == 1:
             return tf.function(on_device, jit_compile=self.jit_compile, autograph=False)
         strategy = self.distribution.strategy
-        on_device = tf.function(on_device, jit_compile=self.jit_compile, autograph=False)
         return tf.function(lambda block: [strategy.experimental_local_results(result)[0]
                                           for result in strategy.run(on_device, args=(block,))], autograph=False)
 

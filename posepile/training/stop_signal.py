@@ -33,12 +33,15 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[StopRequest]:
-    """Within the block Ctrl-C and SIGTERM are noted; the second one interrupts at once."""
+    """Within the block Ctrl-C and SIGTERM are noted; the second one interrupts at once.
+
+    Raises: Preempted or KeyboardInterrupt at the end of a block that has come to its end in spite of a request.
+    """
     request = StopRequest()
 
     def handle(signum, _):
         if request():
-            raise (Preempted if signum == signal.SIGTERM else KeyboardInterrupt)
+            raise _interrupt(signum)
         request.signum = signum
         # Not by print: the signal may have come in the middle of another write to that stream, which cannot be entered twice.
         os.write(_STDERR, f"\n{signal.Signals(signum).name}: finishing this step and writing a checkpoint "
@@ -46,6 +49,8 @@ def stop_requested() -> Iterator[StopRequest]:
 
     with _handling(handle, _SIGNALS):
         yield request
+    if request():
+        raise _interrupt(request.signum)
 
 
 @contextlib.contextmanager
@@ -56,6 +61,10 @@ def preemption_raised() -> Iterator[None]:
 
     with _handling(handle, (signal.SIGTERM,)):
         yield
+
+
+def _interrupt(signum: int) -> KeyboardInterrupt:
+    return Preempted() if signum == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import time
 
@@ -97,19 +98,39 @@ def test_time_adds_up_over_interruptions(run):
     assert 0.3 <= run.progress()["seconds"]["initial"] <= 1.5
 
 
-def test_the_others_wait_for_what_the_chief_does(tmp_path, monkeypatch):
+def test_the_others_wait_for_what_the_chief_does(tmp_path, monkeypatch, capsys):
     """They take part in what is done together, and write nothing."""
     done = []
     chief, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run", is_chief=False)
-    acts = iter([lambda: chief.open({"a": 2}, overwrite=True), lambda: chief.open({"a": 1}, overwrite=True),
-                 lambda: chief.run_part("alone", lambda: done.append("chief")),
-                 lambda: chief.run_part("together", lambda: done.append("chief"), together=True)])
-    monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: next(acts)())  # the chief works while the other one waits
-    other.open({"a": 1})
-    with other.locked():
-        other.run_part("alone", lambda: done.append("other"))
-        other.run_part("together", lambda: done.append("other"), together=True)
-    assert done == ["chief", "other", "chief"]
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "progress.json"}
-    other.run_part("together", lambda: done.append("other"), together=True)
-    assert len(done) == 3
+    with pytest.raises(ValueError, match="not the folder that the chief has opened"):
+        other.open(SETTINGS)
+    chief.open(SETTINGS)
+    other.open(SETTINGS)
+    with pytest.raises(ValueError, match="not the folder that the chief has opened"):
+        other.open({"seed": 2})
+    with contextlib.ExitStack() as chief_works:
+        chief_works.enter_context(chief.locked())
+        acts = iter([lambda: chief.run_part("alone", lambda: done.append("chief")),
+                     lambda: None,
+                     lambda: chief.run_part("together", lambda: done.append("chief"), together=True),
+                     chief_works.close])
+        monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: next(acts)())  # the chief works while the other waits
+        with other.locked():
+            other.run_part("alone", lambda: done.append("other"))
+            other.run_part("together", lambda: done.append("other"), together=True)
+            assert done == ["chief", "other", "chief"]
+            other.run_part("together", lambda: done.append("other"), together=True)
+            assert len(done) == 3
+    assert next(acts, None) is None  # at the end, too, the other has waited for the chief
+    assert {path.name for path in chief.path.iterdir()} == {"config.json", "progress.json", ".lock"}
+    assert "waiting for the chief to do the part together" in capsys.readouterr().err
+
+
+def test_the_others_stop_if_the_chief_does(tmp_path, monkeypatch):
+    chief, other = RunDirectory(tmp_path), RunDirectory(tmp_path, is_chief=False)
+    chief.open(SETTINGS)
+    with contextlib.ExitStack() as chief_works:
+        chief_works.enter_context(chief.locked())
+        monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: chief_works.close())
+        with pytest.raises(ValueError, match="stopped and did not do the part autoencoder"), other.locked():
+            other.run_part("autoencoder", lambda: None)
