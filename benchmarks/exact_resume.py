@@ -15,6 +15,7 @@ are drawn so that every part of the run gets its share. About 8 s per kill, most
 import argparse
 import collections
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -37,7 +39,10 @@ from posepile.training.run_log import LOG_NAME, read_log
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 PARTS = ("initial", "pseudo_labels", "autoencoder", "finetune", "evaluation")
-_SHARES = (6, 2, 2, 6, 4)  # of the kills, by part
+# In which parts the kills fall, again from the start beyond the tenth.
+_KILLED_PARTS = ("initial", "finetune", "pseudo_labels", "evaluation", "initial", "finetune", "autoencoder", "initial",
+                 "finetune", "evaluation")
+_WRITING_SHARE = 0.4  # of the kills
 _TRAINING = ("initial", "finetune")
 _TIMEOUT_SECONDS = 300
 _NUM_EXAMPLES = 48  # of each data set
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(num_kills: int, seed: int) -> dict:
     """Returns: the figures named in the module's docstring."""
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, TMPDIR=name):  # killed programs leave files there
         folder = pathlib.Path(name)
         for dataset in SYNTHETIC_DATASETS:
             prepare(load_adapter(dataset), None, folder / "data", limit=_NUM_EXAMPLES, progress=False)
@@ -93,9 +98,9 @@ def measure(num_kills: int, seed: int) -> dict:
         runs = [folder / "undisturbed", folder / "killed"]
         run_to_end([*command, f"--workdir={runs[0]}"])
         rng = np.random.default_rng(seed)
-        parts = sorted(rng.choice(len(PARTS), num_kills, p=np.array(_SHARES) / sum(_SHARES)))
+        parts = sorted(itertools.islice(itertools.cycle(_KILLED_PARTS), num_kills), key=PARTS.index)
         command.append(f"--workdir={runs[1]}")
-        kills = [kill(command, runs[1], PARTS[part], rng) for part in parts]
+        kills = [kill(command, runs[1], part, rng, is_writing=rng.random() < _WRITING_SHARE) for part in parts]
         run_to_end(command)
         found = list(differences(*runs))
     return {"benchmark": "exact_resume", "kills": len(kills), "identical": not found, "differences": found,
@@ -113,14 +118,14 @@ def run_to_end(command: Sequence[str]) -> None:
         raise error
 
 
-def kill(command: Sequence[str], run: pathlib.Path, part: str, rng: np.random.Generator) -> tuple[str, bool]:
+def kill(command: Sequence[str], run: pathlib.Path, part: str, rng: np.random.Generator, is_writing: bool) -> tuple[str, bool]:
     """Starts a program and kills it and its worker processes with SIGKILL at a random moment of a part of its run.
 
-    Args: run: its folder; part: one of PARTS; rng: draws the moment.
+    Args: run: its folder; part: one of PARTS; rng: draws the moment; is_writing: a moment when it is writing a file.
     Returns: in which part it was then, and whether it was writing a file.
     Raises: RuntimeError if the program ends by itself.
     """
-    conditions = _moment(run, part, rng)
+    conditions = _moment(run, part, rng, is_writing)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     try:
@@ -137,10 +142,10 @@ def kill(command: Sequence[str], run: pathlib.Path, part: str, rng: np.random.Ge
     return current_part(run), any(unfinished_files(run))
 
 
-def _moment(run: pathlib.Path, part: str, rng: np.random.Generator) -> list[Callable[[], bool]]:
+def _moment(run: pathlib.Path, part: str, rng: np.random.Generator, is_writing: bool) -> list[Callable[[], bool]]:
     """What has to hold, one after the other, until the program is to be killed."""
     clock, seconds_before = {}, _lock_time(run)
-    is_writing, num_new, delay = rng.random() < 0.4, int(rng.integers(3)), rng.uniform(0, 1)
+    num_new, delay = rng.integers(3), rng.uniform(0, 1)
     steps_before = _newest_step(run, part)
 
     def is_past():

@@ -9,6 +9,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before anything imports tensorflow
 
 from tests import end_to_end
+from tests.clean_environment import CleanEnvironment, make_clean_environment
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -46,3 +47,12 @@ def finished_run(tmp_path_factory, tiny_data_root, tiny_set) -> tuple[pathlib.Pa
     result = end_to_end.run_program("train.py", f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "runs" / "tiny", result
+
+
+@pytest.fixture(scope="session")
+def without_tensorflow(tmp_path_factory) -> CleanEnvironment:
+    """An environment in which tensorflow is not installed, but JAX is."""
+    try:
+        return make_clean_environment(tmp_path_factory.mktemp("without_tensorflow"))
+    except ConnectionError as error:
+        pytest.skip(str(error))

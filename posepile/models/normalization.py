@@ -59,16 +59,18 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     def _normalize_groups(self, inputs):
         """[batch, ...] -> the same shape; updates the stored statistics."""
         cut = _cut_batch(inputs.shape[0], self.group_sizes, self.name)
-        rank, channel_axis = len(inputs.shape) + 1, self.axis % len(inputs.shape) + 1  # of the batch in pieces
+        shape = ops.shape(inputs)
+        pieces = ops.reshape(inputs, (cut.num_pieces or -1, cut.piece_size or shape[0], *shape[1:]))
+        channel_axis, rank = self.axis % len(shape) + 1, len(shape) + 1
         axes = tuple(axis for axis in range(1, rank) if axis != channel_axis)
-        mean, variance = ops.moments(cut.in_pieces(ops.stop_gradient(inputs)), axes, keepdims=True)
+        mean, variance = ops.moments(ops.cast(ops.stop_gradient(pieces), "float32"), axes, keepdims=True)
         if cut.group_of_piece is not None:
             mean, variance = _merge_pieces(mean, variance, cut)
         self._update_stored_statistics(mean, variance, cut.group_of_piece, axes)
-        channels_only = [-1 if axis == channel_axis else 1 for axis in range(rank)]
-        gamma = ops.reshape(self.gamma, channels_only) if self.scale else ops.ones_like(mean[:1])
-        beta = ops.reshape(self.beta, channels_only) if self.center else ops.zeros_like(mean[:1])
-        return _normalize(inputs, mean, variance, gamma, beta, cut, axes, self.epsilon, self.compute_dtype)
+        gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones(shape[self.axis])
+        beta = ops.cast(self.beta, "float32") if self.center else ops.zeros(shape[self.axis])
+        outputs = _normalize(pieces, mean, variance, gamma, beta, cut, channel_axis, self.epsilon)
+        return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
 
     def _update_stored_statistics(self, mean, variance, group_of_piece: np.ndarray | None, axes: tuple[int, ...]):
         """Takes in the pieces' statistics, [num_pieces, ...], size 1 along the axes; the earlier a group, the less it counts.
@@ -84,7 +86,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         else:  # every piece is a group
             weights = (1 - momentum) * momentum ** ops.arange(num_pieces - 1, -1, -1, dtype="float32")
             kept = momentum ** ops.cast(num_pieces, "float32")
-        weights = ops.reshape(weights, (-1, *[1] * (len(mean.shape) - 1)))
+        weights = weights[(..., *[None] * (len(mean.shape) - 1))]
         old = [ops.cast(stored, "float32") for stored in (self.moving_mean, self.moving_variance)]
         new_mean, new_variance = (kept * before + ops.sum(weights * now, axis=(0, *axes))
                                   for before, now in zip(old, (mean, variance), strict=True))
@@ -112,11 +114,6 @@ class _Cut:
     piece_size: int | None
     num_pieces: int | None
     group_of_piece: np.ndarray | None = None
-
-    def in_pieces(self, values):
-        """[batch, ...] -> [num_pieces, piece_size, ...] float32."""
-        return ops.reshape(ops.cast(values, "float32"),
-                           (self.num_pieces or -1, self.piece_size or -1, *ops.shape(values)[1:]))
 
     def group_averages(self, values):
         """Values of the pieces, [num_pieces, ...] -> their means over the group that each belongs to, of the same shape."""
@@ -159,42 +156,44 @@ def _merge_pieces(mean, variance, cut: _Cut):
     return group_mean, cut.group_averages(variance + ops.square(mean - group_mean))
 
 
-def _normalize(inputs, mean, variance, gamma, beta, cut: _Cut, axes: tuple[int, ...], epsilon: float, dtype: str):
-    """(inputs - mean) / sqrt(variance + epsilon) * gamma + beta, with the gradient of BatchNorm in closed form.
+def _normalize(pieces, mean, variance, gamma, beta, cut: _Cut, channel_axis: int, epsilon: float):
+    """(pieces - mean) / sqrt(variance + epsilon) * gamma + beta, float32, with the gradient of BatchNorm in closed form.
 
-    It takes half the passes over the features that automatic differentiation does, and remembers nothing but the inputs.
+    It takes half the passes over the features that automatic differentiation does, and remembers nothing but them.
 
     Args:
-        inputs: [batch, ...].
-        mean, variance: of the group of each piece, [num_pieces, ...], size 1 along the axes; the gradient knows that they
-            are made of the inputs.
-        gamma, beta: the same shape, but for one piece.
+        pieces: [num_pieces, ...].
+        mean, variance: of the group of each piece, [num_pieces, ...], size 1 along all other axes but the channels'. The
+            gradient of the pieces takes into account that these are made of them.
+        gamma, beta: [channels].
         cut: of the batch.
-        axes: of the batch in pieces, over which the moments go.
+        channel_axis: of the pieces.
         epsilon: added to the variance.
-        dtype: of the result.
     """
+    axes = tuple(axis for axis in range(1, len(pieces.shape)) if axis != channel_axis)
+
     @ops.custom_gradient
-    def normalize(inputs, mean, variance, gamma, beta):
+    def normalize(pieces, mean, variance, gamma, beta):
+        gamma, beta = (ops.expand_dims(values, tuple(range(1, len(pieces.shape) - channel_axis))) for values in (gamma, beta))
         inverse_deviation = ops.rsqrt(variance + epsilon)
         scale = inverse_deviation * gamma
-        outputs = cut.in_pieces(inputs) * scale + (beta - mean * scale)
 
         def gradients(*args, upstream=None):  # PyTorch passes the arguments of the function first
-            gradient, x = cut.in_pieces(args[0] if upstream is None else upstream), cut.in_pieces(inputs)
+            gradient = args[0] if upstream is None else upstream
+            x = ops.cast(pieces, "float32")
             mean_gradient = cut.group_averages(ops.mean(gradient, axes, keepdims=True))
-            covariance = cut.group_averages(ops.mean(gradient * x, axes, keepdims=True)) - mean * mean_gradient
-            slope = -scale * ops.square(inverse_deviation) * covariance
-            inputs_gradient = gradient * scale + x * slope - (scale * mean_gradient + slope * mean)
-            num_values = math.prod(ops.shape(x)[axis] for axis in axes)
-            return (ops.cast(ops.reshape(inputs_gradient, ops.shape(inputs)), inputs.dtype),
-                    ops.zeros_like(mean), ops.zeros_like(variance),
-                    ops.multiply(num_values, ops.sum(inverse_deviation * covariance, axis=0, keepdims=True)),
-                    ops.multiply(num_values, ops.sum(mean_gradient, axis=0, keepdims=True)))
+            gamma_gradient = cut.group_averages(ops.mean(gradient * x, axes, keepdims=True)) - mean * mean_gradient
+            gamma_gradient = gamma_gradient * inverse_deviation
+            slope = gamma_gradient * inverse_deviation
+            pieces_gradient = scale * (gradient - x * slope + (mean * slope - mean_gradient))
+            shape = ops.shape(pieces)
+            num_values = math.prod(shape[axis] for axis in axes)
+            return (ops.cast(pieces_gradient, pieces.dtype), ops.zeros_like(mean), ops.zeros_like(variance),
+                    *(ops.multiply(num_values, ops.sum(values, axis=(0, *axes))) for values in (gamma_gradient, mean_gradient)))
 
-        return ops.cast(ops.reshape(outputs, ops.shape(inputs)), dtype), gradients
+        return ops.cast(pieces, "float32") * scale + (beta - mean * scale), gradients
 
-    return normalize(inputs, mean, variance, gamma, beta)
+    return normalize(pieces, mean, variance, gamma, beta)
 
 
 def _checked_group_sizes(group_sizes) -> int | tuple[int, ...] | None:

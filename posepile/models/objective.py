@@ -130,9 +130,11 @@ class PoseObjective(keras.layers.Layer):
                   "loss_projection": losses.projection_errors_3d(predicted, true, mask, intrinsics, **geometry)}
         example_errors = [losses.example_means(*relative)]
         if predicted_2d is not None:
-            averaged = combine_affinely(self.settings.averaging_matrix, predicted_2d)
-            errors["loss_2d"] = losses.projection_errors_2d(averaged, batch["joints2d"], batch["joints2d_mask"], intrinsics_2d,
-                                                            **geometry)
+            averaging_matrix = self.settings.averaging_matrix
+            is_predicted = averaging_matrix.any(axis=1)  # labels of a joint that no format has give no supervision
+            errors["loss_2d"] = losses.projection_errors_2d(
+                combine_affinely(averaging_matrix, predicted_2d), batch["joints2d"],
+                ops.logical_and(batch["joints2d_mask"], is_predicted), intrinsics_2d, **geometry)
             example_errors.append(losses.example_means(*errors["loss_2d"]))
         terms = {name: losses.masked_mean(*values, self.sum_over_devices) for name, values in errors.items()}
         return terms, [self.join(parts) for parts in zip(*example_errors, strict=True)]

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -210,12 +211,24 @@ def _tensorflow_distribution(num_devices: int | None) -> Distribution:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         print(f"worker {resolver.task_id} of {len(workers)}, waiting until all of them have been started: {' '.join(workers)}",
               file=sys.stderr, flush=True)
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        with _signals_end_at_once():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         return TensorFlowDistribution(num_local, resolver.task_id, len(workers), strategy=strategy)
     if num_local == 1:
         return Distribution()
     return TensorFlowDistribution(num_local, strategy=tf.distribute.MirroredStrategy(
         [f"/{'GPU' if accelerators else 'CPU'}:{i}" for i in range(num_local)]))
+
+
+@contextlib.contextmanager
+def _signals_end_at_once():
+    """Within the block Ctrl-C and SIGTERM end the process; Python's handlers would wait until TensorFlow returns."""
+    old = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
 
 
 def _jax_distribution(num_devices: int | None) -> Distribution:

@@ -74,6 +74,7 @@ class Training:
         config, plan, distribution = self.config, self.batch_plan, self.distribution
         names = dataset_names(plan)
         settings = LossSettings(averaging_matrix(plan.skeleton, plan.joint_names_2d), num_datasets=len(names), **losses)
+        keras.utils.set_random_seed(config.seed)  # all processes go on alike, whatever one of them has drawn alone before
         with distribution.scope():
             model = make_model()
             objective = PoseObjective(model, settings, distribution.num_blocks, distribution.sum_over_devices)
@@ -93,7 +94,7 @@ class Training:
             try:
                 phase_run.run()
             except TrainingInterrupted as stop:
-                if should_stop.is_preemption:
+                if should_stop.is_preemption or not should_stop():  # or another process was asked to stop
                     raise Preempted(str(stop)) from None
                 raise
         if distribution.is_chief:

@@ -327,6 +327,15 @@ def test_2d_labels_reach_all_joints_of_that_name_and_no_others(batch_plan, batch
     assert gradient[8:, 1].sum() == pytest.approx(2 * gradient[8:, 0].sum(), rel=0.5)
 
 
+def test_2d_labels_of_a_joint_that_no_format_has_do_not_count(models, batch_plan, batch):
+    matrix = small_model.make_objective(batch_plan).settings.averaging_matrix
+    more = {"joints2d": np.pad(batch["joints2d"], ((0, 0), (0, 1), (0, 0)), constant_values=15.0),
+            "joints2d_mask": np.pad(batch["joints2d_mask"], ((0, 0), (0, 1)), constant_values=True)}
+    expected, loss = (float(PoseObjective(models["none"], small_model.LossSettings(m)).loss(b, _points(batch, "none")))
+                      for m, b in ((matrix, batch), (np.pad(matrix, ((0, 1), (0, 0))), {**batch, **more})))
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
 def test_default_onsets_are_the_papers(batch_plan):
     defaults = {field.name: field.default for field in dataclasses.fields(small_model.LossSettings)}
     assert defaults["absolute_loss_start"] == defaults["teacher_loss_start"] == 5000

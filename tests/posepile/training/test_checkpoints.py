@@ -95,6 +95,9 @@ def test_truncated_file_falls_back_to_the_one_before(tmp_path, share, caplog):
     state = _state(0)
     assert restore_checkpoint(tmp_path, "initial", state) == 1
     np.testing.assert_array_equal(state[0].value, np.ones((2, 3)))
+    damaged, goes_on = caplog.messages
+    assert damaged.startswith(f"checkpoint {path} is damaged (")
+    assert goes_on == "initial goes on from the checkpoint before, of step 1"
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
@@ -115,10 +118,12 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
     assert steps.count(1) > len(content) / 2
 
 
-def test_all_damaged(tmp_path):
-    _saved(tmp_path, 1)
-    checkpoint_path(tmp_path, "initial", 1).write_bytes(b"")
+def test_all_damaged(tmp_path, caplog):
+    _saved(tmp_path, 1, 2)
+    for step in (1, 2):
+        checkpoint_path(tmp_path, "initial", step).write_bytes(b"")
     assert restore_checkpoint(tmp_path, "initial", _state(0)) == 0
+    assert caplog.messages[-1] == f"no checkpoint of initial in {tmp_path} is intact: the phase starts over"
 
 
 @pytest.mark.parametrize("variables", [

@@ -99,19 +99,21 @@ def test_interrupted_and_resumed_run_ends_bitwise_the_same(batch_plan, tmp_path)
 
 
 @pytest.mark.parametrize("told_to_stop", [True, False])
-def test_workers_that_end_before_the_phase_does(batch_plan, tmp_path, told_to_stop):
+@pytest.mark.parametrize("num_batches", [0, 2])
+def test_workers_that_end_before_the_phase_does(batch_plan, tmp_path, told_to_stop, num_batches):
     """A signal may reach them and the trainer at once: then it stops as it would alone, with a checkpoint."""
     steps, stopped = make_small_steps(batch_plan, seed=SEED), []
 
-    def two_batches(step):
-        yield from (batch_of(batch_plan, SEED, step + i) for i in range(2))
+    def few_batches(step):
+        yield from (batch_of(batch_plan, SEED, step + i) for i in range(num_batches))
         stopped.append(told_to_stop)
         raise WorkerError("killed")
 
-    with pytest.raises(TrainingInterrupted if told_to_stop else WorkerError, match="step 2 of 8" if told_to_stop else "killed"):
-        PhaseRun(steps, PHASE, two_batches, run_dir=tmp_path, log=RunLog(tmp_path), checkpoint_interval=CHECKPOINT_INTERVAL,
+    with pytest.raises(TrainingInterrupted if told_to_stop else WorkerError,
+                       match=f"step {num_batches} of 8" if told_to_stop else "killed"):
+        PhaseRun(steps, PHASE, few_batches, run_dir=tmp_path, log=RunLog(tmp_path), checkpoint_interval=CHECKPOINT_INTERVAL,
                  should_stop=lambda: any(stopped), dataset_names=dataset_names(batch_plan)).run()
-    assert restore_checkpoint(tmp_path / "checkpoints", "initial", steps.variables) == (2 if told_to_stop else 0)
+    assert restore_checkpoint(tmp_path / "checkpoints", "initial", steps.variables) == (num_batches if told_to_stop else 0)
 
 
 def _with_bad_rows(plan, bad_steps):
@@ -178,6 +180,14 @@ def test_gradients_that_overflow_under_a_dynamic_loss_scale_are_no_error(batch_p
     assert "the gradient's norm is" in str(error)
 
 
+def test_stop_at_the_last_step(batch_plan, tmp_path):
+    """All steps are done, but what comes after the phase is to wait."""
+    _, ended_by = _train(batch_plan, tmp_path, stop=STEPS)
+    assert isinstance(ended_by, TrainingInterrupted)
+    assert "stopped after step 8 of 8 of initial" in str(ended_by)
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints", "initial")] == [6, 8]
+
+
 class _Scores:
     """Stands for validation crops: each score that is asked for is the next of a list."""
 
@@ -205,6 +215,23 @@ def test_the_best_checkpoint_stays(batch_plan, tmp_path):
     assert len({prediction.tobytes() for prediction in validation.seen}) == STEPS  # of the weights at each step
     events = EventAccumulator(str(tmp_path / "tensorboard" / "initial")).Reload()
     assert events.Tags()["images"] == ["predictions/arms"]
+
+
+@pytest.mark.parametrize("note", [None, '{"step": 99, "validation_mpjpe": 1.0}'])
+def test_the_best_checkpoint_is_known_after_a_crash(batch_plan, tmp_path, note):
+    """Killed between a checkpoint and the note that it is the best; or the steps that the note speaks of were lost."""
+    _, error = _train(batch_plan, tmp_path, crash=5, steps=make_small_steps(batch_plan, seed=SEED),
+                      validation=_Scores([90.0, 70.0, 80.0, 85.0, 86.0]), validation_interval=1)
+    assert isinstance(error, Crash)
+    path = tmp_path / "checkpoints" / "initial-best.json"
+    path.unlink()
+    if note:
+        path.write_text(note)
+    _, error = _train(batch_plan, tmp_path, steps=make_small_steps(batch_plan, seed=SEED),
+                      validation=_Scores([85.0, 75.0, 71.0, 99.0, 98.0]), validation_interval=1)
+    assert error is None
+    assert read_best(tmp_path / "checkpoints", "initial")["validation_mpjpe"] == 70.0
+    assert [step for step, _ in list_checkpoints(tmp_path / "checkpoints", "initial")] == [2, 6, 8]
 
 
 def test_averaged_weights_are_validated_beside_the_others(batch_plan, tmp_path):

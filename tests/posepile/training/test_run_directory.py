@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from posepile.data.records import atomic_file
 from posepile.training import run_directory
 from posepile.training.run_directory import RunDirectory, peak_memory_mb
 
@@ -134,3 +135,36 @@ def test_the_others_stop_if_the_chief_does(tmp_path, monkeypatch):
         monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: chief_works.close())
         with pytest.raises(ValueError, match="stopped and did not do the part autoencoder"), other.locked():
             other.run_part("autoencoder", lambda: None)
+
+
+def test_what_a_killed_writer_left_is_cleared(run):
+    with atomic_file(run.path / "checkpoints" / "initial-00000004.npz") as file:
+        file.write(b"whole")
+    leftovers = [run.path / ".metrics.jsonl.x1.part", run.path / "checkpoints" / ".initial-00000008.npz.x2.part",
+                 run.path / ".initial.part.keras", run.path / "evaluation" / ".initial.json.x3.part"]
+    (run.path / "evaluation").mkdir()
+    for path in leftovers:
+        path.write_bytes(b"half")
+    with run.locked():
+        assert [path for path in leftovers if path.exists()] == []
+        with atomic_file(run.path / "metrics.jsonl") as file:  # of the process at work: another one does not get that far
+            file.write(b"half")
+            with pytest.raises(ValueError, match="another process"), RunDirectory(run.path).locked():
+                pass
+    assert (run.path / "metrics.jsonl").read_bytes() == b"half"
+    assert (run.path / "checkpoints" / "initial-00000004.npz").read_bytes() == b"whole"
+
+
+def test_full_disk_does_not_hide_what_went_wrong_first(run, monkeypatch):
+    def fail():
+        raise OSError("the checkpoint of step 8 could not be written")
+
+    def no_space(*_):
+        raise OSError("no space left for progress.json")
+
+    monkeypatch.setattr(run_directory, "write_json", no_space)
+    with pytest.raises(OSError, match="step 8"):
+        run.run_part("initial", fail)
+    with pytest.raises(OSError, match=r"progress\.json"):  # a part that is done is not taken for done, and says so
+        run.run_part("initial", lambda: None)
+    assert not run.is_done("initial")
