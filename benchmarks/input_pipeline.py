@@ -22,12 +22,10 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import sys
 import tempfile
 import time
@@ -38,6 +36,7 @@ import cv2
 import numpy as np
 
 from benchmarks import per_example_loader, person_crops
+from benchmarks.machine import machine_facts
 from posepile.data import batches, prefetch, sampling
 from posepile.data.augmentation import NO_AUGMENTATION
 from posepile.data.batches import BatchPlan
@@ -45,6 +44,7 @@ from posepile.data.pictures import load_pictures
 from posepile.data.records import PreparedDataset
 
 SEED = 1
+PACKAGES = ("numpy", "opencv-python-headless", "tensorflow", "tfrecord-lite")
 LATE_STEP = 1_000_000
 
 
@@ -111,7 +111,7 @@ def measure(workload: Workload) -> dict:
     first = ("ratio_to_yardstick", "share_of_decode", "scaling_1_to_2_cores", "random_vs_sequential", "late_start_ratio",
              "memory_growth_mb")
     result = {name: result[name] for name in first} | result
-    return result | {"benchmark_seconds": round(time.perf_counter() - start), "machine": machine_facts()}
+    return result | {"benchmark_seconds": round(time.perf_counter() - start), "machine": machine_facts(*PACKAGES)}
 
 
 def measure_crops(data_root: pathlib.Path, crop_side: int, num_rounds: int) -> dict:
@@ -227,14 +227,6 @@ def measure_memory(data_root: pathlib.Path, workload: Workload) -> dict:
     for num_examples, report in zip(workload.index_sizes, reports, strict=True):
         result |= {f"{name}_{num_examples}_examples": value for name, value in report.items()}
     return result
-
-
-def machine_facts() -> dict:
-    model = next((line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.processor())
-    packages = ("numpy", "opencv-python-headless", "tensorflow", "tfrecord-lite")
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "load_average": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
 def _examples_of_round(plan: BatchPlan, number: int) -> list[tuple[PreparedDataset, int]]:

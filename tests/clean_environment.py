@@ -28,7 +28,8 @@ class CleanEnvironment:
 
     python: pathlib.Path
 
-    def start(self, *arguments: str, backend: str = "jax", cwd: pathlib.Path = REPOSITORY, **variables: str) -> subprocess.Popen:
+    def start(self, *arguments: str, backend: str = "jax", cwd: pathlib.Path = REPOSITORY,
+              **variables: str) -> subprocess.Popen:
         """Starts `python ARGUMENTS` with a Keras backend on the CPU and further environment variables."""
         return subprocess.Popen(
             [self.python, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -88,7 +88,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
             kept = momentum ** ops.cast(num_pieces, "float32")
         weights = weights[(..., *[None] * (len(mean.shape) - 1))]
         old = [ops.cast(stored, "float32") for stored in (self.moving_mean, self.moving_variance)]
-        new_mean, new_variance = (kept * before + ops.sum(weights * now, axis=(0, *axes))
+        new_mean, new_variance = (kept * before + ops.sum(ops.multiply(weights, now), axis=(0, *axes))
                                   for before, now in zip(old, (mean, variance), strict=True))
         is_finite = ops.isfinite(new_variance)  # and then the mean is, too
         self.moving_mean.assign(ops.where(is_finite, new_mean, old[0]))

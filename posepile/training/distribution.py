@@ -211,7 +211,7 @@ def _tensorflow_distribution(num_devices: int | None) -> Distribution:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         print(f"worker {resolver.task_id} of {len(workers)}, waiting until all of them have been started: {' '.join(workers)}",
               file=sys.stderr, flush=True)
-        with _signals_end_at_once():
+        with _handlers_kept():
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         return TensorFlowDistribution(num_local, resolver.task_id, len(workers), strategy=strategy)
     if num_local == 1:
@@ -221,9 +221,12 @@ def _tensorflow_distribution(num_devices: int | None) -> Distribution:
 
 
 @contextlib.contextmanager
-def _signals_end_at_once():
-    """Within the block Ctrl-C and SIGTERM end the process; Python's handlers would wait until TensorFlow returns."""
-    old = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
+def _handlers_kept():
+    """Within the block Ctrl-C ends the process, as Python's handler would wait; afterwards all handlers are as before.
+
+    TensorFlow takes SIGTERM for itself when it connects to other processes.
+    """
+    old = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_DFL), signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
     try:
         yield
     finally:

@@ -87,7 +87,7 @@ class PhaseRun:
         self._steps, self._phase, self._batches = steps, phase, batches
         self._folder, self._log = run_dir / "checkpoints", log
         self._checkpoint_interval, self._validation_interval = checkpoint_interval, validation_interval
-        self._should_stop = lambda: steps.distribution.any_worker(should_stop())
+        self._is_asked_to_stop = should_stop
         self._dataset_names = list(dataset_names)
         self._on_nan, self._blame = on_nan, blame
         self._statistics, self._validation = statistics, validation
@@ -99,15 +99,16 @@ class PhaseRun:
         """Raises: TrainingInterrupted; NonFiniteLossError, keeping the last good checkpoint; OSError if it cannot write."""
         phase = self._phase
         step = restore_checkpoint(self._folder, phase.name, self._steps.variables)
-        self._log.truncate(phase.name, step)
-        self._note_best()
+        if self._is_chief:
+            self._log.truncate(phase.name, step)
+            self._note_best()
         first_inference_step = phase.steps - phase.bn_inference_steps
         self._use_stored_statistics(step >= first_inference_step)
         progress = tqdm(total=phase.steps, initial=step, desc=f"{phase.name:12}", unit="step", smoothing=0.05,
                         mininterval=1.0, dynamic_ncols=True, disable=not self._is_chief)
         self._since, stop = time.monotonic(), False
         with progress, _closing(self._batches(step) if step < phase.steps else iter(())) as stream:
-            for batch in _until_stopped(stream, self._should_stop):
+            for batch in self._agreed(_until_stopped(stream, self._is_asked_to_stop)):
                 if step == first_inference_step and phase.bn_inference_steps:
                     self._use_stored_statistics(True)
                 pending = (step, batch, *self._steps.run(batch))
@@ -120,7 +121,7 @@ class PhaseRun:
                     self._write_log(step, progress)
                 if self._validation and (step % self._validation_interval == 0 or step == phase.steps):
                     self._validate(step)
-                stop = self._should_stop()
+                stop = self._steps.distribution.any_worker(self._is_asked_to_stop())
                 if step % self._checkpoint_interval == 0 or step == phase.steps or stop:
                     self._save(step)
                 if stop or step >= phase.steps:
@@ -130,6 +131,11 @@ class PhaseRun:
                 self._save(step)
             raise TrainingInterrupted(f"stopped after step {step} of {phase.steps} of {phase.name}")
         self._use_stored_statistics(False)
+
+    def _agreed(self, stream: Iterator[dict]) -> Iterator[dict]:
+        """The batches, until any of the processes that train together has none: no other then starts a step without it."""
+        while not self._steps.distribution.any_worker((batch := next(stream, None)) is None):
+            yield batch
 
     def _use_stored_statistics(self, value: bool) -> None:
         self._steps.objective.set_use_stored_statistics(value)
@@ -201,8 +207,6 @@ class PhaseRun:
 
     def _note_best(self) -> None:
         """Writes down which checkpoint is the best by the log, which may say more, or less, after a crash."""
-        if not self._is_chief:
-            return
         records = read_log(self._log.path) if self._log.path.is_file() else []
         scored = [r for r in records if r["phase"] == self._phase.name and np.isfinite(r.get(SCORE_NAME, np.nan))]
         path = _best_path(self._folder, self._phase.name)

@@ -80,20 +80,15 @@ def check_saved_model(model, path):
 
 
 def check_mixed_precision(plan):
-    """The first loss comes near that of float32, and the step changes weights, which stay float32."""
-    first = []
-    for precision in ("float32", "mixed_bfloat16"):
-        backend.configure(SEED, precision)
-        steps = make_small_steps(plan, seed=SEED)
-        before = [as_array(v).copy() for v in steps.objective.trainable_variables]
-        loss, gradient_norm = steps.run(batch_of(plan, SEED, 0))
-        steps.sync()
-        assert np.isfinite(float(gradient_norm))
-        assert all((as_array(v) != old).any() and as_array(v).dtype == "float32"
-                   for v, old in zip(steps.objective.trainable_variables, before, strict=True))
-        first.append(float(loss))
-    np.testing.assert_allclose(first[1], first[0], rtol=0.05)
-    assert first[1] != first[0]
+    """A step in bfloat16 changes all weights, which stay float32."""
+    backend.configure(SEED, "mixed_bfloat16")
+    steps = make_small_steps(plan, seed=SEED)
+    before = [as_array(v).copy() for v in steps.objective.trainable_variables]
+    assert np.isfinite([float(value) for value in steps.run(batch_of(plan, SEED, 0))]).all()
+    steps.sync()
+    assert steps.objective.pose_model.backbone.compute_dtype == "bfloat16"
+    for variable, old in zip(steps.objective.trainable_variables, before, strict=True):
+        assert as_array(variable).dtype == "float32" and (as_array(variable) != old).any(), variable.path
 
 
 def as_array(variable):
