@@ -17,7 +17,9 @@ test: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input_pipeline --json
 	$(BIN)/python -m benchmarks.synthetic --json
-	$(BIN)/python -m benchmarks.ghost_batchnorm
+	$(BIN)/python -m benchmarks.train_step --json
+	$(BIN)/python -m benchmarks.exact_resume --json
+	$(BIN)/python -m benchmarks.max_norm_stress --json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -369,7 +369,7 @@ def train_bn_inference(training: Training, phase: training_phases.Phase, init_fr
     """The last steps of a phase on their own: BatchNorm uses its stored statistics, everything else learns."""
     training.run(phase, lambda: make_finetune_model(load_model(init_from), "none", ghost_batch_size=training.group_sizes,
                                                     seed=training.config.seed),
-                 "bn_inference", absolute_loss_start=0, weak_perspective_steps=0)
+                 "bn_inference", absolute_loss_start=0, weak_perspective_steps=0, teacher_loss_start=0)
 
 
 def label_images(config: configs.TrainConfig, training_sets: list[PreparedDataset], run_dir: pathlib.Path) -> None:

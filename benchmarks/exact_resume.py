@@ -138,7 +138,9 @@ def kill(command: Sequence[str], run: pathlib.Path, part: str, rng: np.random.Ge
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        status = process.wait()
+    if status != -signal.SIGKILL:
+        raise RuntimeError(f"{' '.join(command)} ended with {status} before it could be killed")
     return current_part(run), any(unfinished_files(run))
 
 

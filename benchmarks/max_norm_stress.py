@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from unittest import mock
 
 import keras
 import numpy as np
@@ -63,6 +64,11 @@ def measure(num_steps: int) -> dict:
 
 def train(num_steps: int, is_bounded: bool, seed: int = 1) -> dict:
     """Trains the small network. Returns: max_kernel_norm, max_activation, skipped_share, final_loss."""
+    with mock.patch.dict(backbones.BACKBONES, {_BACKBONE: backbones.BackboneInfo(8, 5.5, _narrow)}):
+        return _train(num_steps, is_bounded, seed)
+
+
+def _train(num_steps: int, is_bounded: bool, seed: int) -> dict:
     skeleton = merge_skeletons([skeleton_from_dict(_SKELETON)])
     steps = make_stress_steps(skeleton, num_steps, is_bounded, seed)
     model, in_float32 = steps.objective.pose_model, _float32_backbone(seed)
@@ -151,9 +157,6 @@ def _narrow(image: keras.KerasTensor) -> keras.KerasTensor:
         y = conv_bn(keras.layers.ReLU()(conv_bn(x, 16)), 16)
         x = keras.layers.ReLU()(keras.layers.add([x, y]))
     return keras.layers.ReLU()(conv_bn(x, 24))
-
-
-backbones.BACKBONES[_BACKBONE] = backbones.BackboneInfo(8, 5.5, _narrow)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from posepile.prediction.predictor import load_model
 from posepile.training.checkpoints import list_checkpoints
 from posepile.training.run_directory import RunDirectory
 from tests import end_to_end
-from tests.end_to_end import CHECKPOINT_INTERVAL, FINETUNE_STEPS, INITIAL_STEPS
+from tests.end_to_end import FINETUNE_STEPS, INITIAL_STEPS
 
 HEADLINE = {"mpjpe", "pa_mpjpe", "pck100", "cps200", "inconsistency"}
 MODELS = ("initial", "finetuned", "finetuned_hybrid")
@@ -188,47 +188,6 @@ def test_batchnorm_in_inference_mode_on_its_own(finished_run, tiny_data_root, ti
 
 
 # -------------------------------------------------------------------------------------------------- stopping, going on
-
-
-def test_stopped_and_killed_run_ends_like_an_undisturbed_one(finished_run, tiny_data_root, tiny_set, tmp_path):
-    """Ctrl-C in the first phase, kill -9 in the second one; the same command each time."""
-    undisturbed, _ = finished_run
-    arguments = [f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}"]
-    run = tmp_path / "runs" / "tiny"
-    checkpoints = run / "checkpoints"
-
-    def has_checkpoint(phase):
-        return any(step > 0 for step, _ in list_checkpoints(checkpoints, phase))
-
-    status, stderr = end_to_end.run_and_signal(signal.SIGINT, lambda: has_checkpoint("initial"), "train.py", *arguments,
-                                               cwd=tmp_path)
-    assert status == 1
-    message = stderr.splitlines()[-1]
-    stopped = re.fullmatch(rf"stopped after step (\d+) of {INITIAL_STEPS} of initial\. The same command goes on from here\.",
-                           message)
-    assert stopped, stderr
-    assert "Traceback" not in stderr and "Aborted" not in stderr
-    assert CHECKPOINT_INTERVAL <= int(stopped[1]) < INITIAL_STEPS
-    assert (checkpoints / f"initial-{int(stopped[1]):08d}.npz").is_file()
-    assert leftovers(run) == []
-
-    status, _ = end_to_end.run_and_signal(signal.SIGKILL, lambda: has_checkpoint("finetune"), "train.py", *arguments,
-                                          cwd=tmp_path)
-    assert status == -signal.SIGKILL
-    assert not (run / "finetuned.keras").exists()
-
-    result = end_to_end.run_program("train.py", *arguments, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "All phases are done" in result.stdout
-    for name in (f"checkpoints/initial-{INITIAL_STEPS:08d}.npz", f"checkpoints/finetune-{FINETUNE_STEPS:08d}.npz",
-                 "pseudo_labels.npz", "autoencoder.npz", "evaluation/initial_synthetic_test.npz",
-                 "evaluation/finetuned_synthetic_test.npz"):
-        expected, found = arrays(undisturbed / name), arrays(run / name)
-        assert expected.keys() == found.keys()
-        for key in expected.keys() - {"paths", "digest"}:  # an optimizer's name counts the optimizers of the process
-            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
-    kept = [(r["phase"], r["step"]) for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
-    assert kept == [(r["phase"], r["step"]) for r in map(json.loads, (undisturbed / "metrics.jsonl").read_text().splitlines())]
 
 
 def test_ctrl_c_while_data_are_prepared(tmp_path):

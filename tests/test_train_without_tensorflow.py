@@ -12,21 +12,21 @@ from posepile.training.run_log import read_log
 from tests.end_to_end import REPOSITORY
 
 STEPS, FINETUNE_STEPS, BN_INFERENCE_STEPS = 6, 4, 3
-MODELS = ["initial", "finetuned", "finetuned_latent", "finetuned_hybrid"]
+MODELS = ["initial", "finetuned", "finetuned_hybrid"]
 
 
 def test_every_phase_on_jax(without_tensorflow, tiny_data_root, tiny_set, tmp_path):
     train = [str(REPOSITORY / "train.py"), f"--data-root={tiny_data_root}"]
     printed = without_tensorflow.run(
         *train, f"--dataset-set={tiny_set}", f"--steps={STEPS}", f"--finetune-steps={FINETUNE_STEPS}", "--bn-inference-steps=0",
-        "--consistency=regularize,latent,hybrid", cwd=tmp_path)
+        "--consistency=regularize,hybrid", cwd=tmp_path)
 
     run = tmp_path / "runs" / "tiny"
     assert "All phases are done" in printed
     assert {f"{name}.keras" for name in MODELS} | {"autoencoder.npz", "report.html"} <= {path.name for path in run.iterdir()}
     assert json.loads((run / "config.json").read_text())["versions"]["tensorflow"] == "not installed"
     log = {record["phase"]: record for record in read_log(run / "metrics.jsonl") if "loss" in record}
-    assert list(log) == ["initial", "finetune", "finetune_latent", "finetune_hybrid"]
+    assert list(log) == ["initial", "finetune", "finetune_hybrid"]
     assert [record["step"] for record in log.values()] == [STEPS, *[FINETUNE_STEPS] * 3]
     assert all(np.isfinite(record["loss"]) for record in log.values())
     assert log["finetune"]["loss_consistency"] > 0 and "loss_teacher" in log["finetune_hybrid"]

@@ -25,8 +25,7 @@ class Autoencoder(Protocol):
 
 
 def make_finetune_model(model: PoseModel, consistency: str, autoencoder: Autoencoder | None = None, *,
-                        ghost_batch_size: int | tuple[int, ...] | None, seed: int,
-                        joint_names: Sequence[str] | None = None) -> PoseModel:
+                        ghost_batch_size: int | tuple[int, ...] | None, seed: int) -> PoseModel:
     """A new model that starts from the weights of another one, which stays as it is.
 
     The backbone's weights and statistics are carried over, and so is the head where it predicts the same points. That of new
@@ -38,14 +37,11 @@ def make_finetune_model(model: PoseModel, consistency: str, autoencoder: Autoenc
         autoencoder: for every way but "none".
         ghost_batch_size: of the new model, whatever that of the old one is.
         seed: of the new model's stochastic depth.
-        joint_names: of the labels to train on; None: not compared.
 
-    Raises: ValueError if model, autoencoder and labels have different joints, or the model predicts other points already.
+    Raises: ValueError if model and autoencoder have different joints, or the model predicts other points already.
     """
     if consistency not in CONSISTENCY_MODES:
         raise ValueError(f"unknown consistency {consistency!r}; valid ones: {', '.join(CONSISTENCY_MODES)}")
-    if joint_names is not None:
-        check_same_joints(model.skeleton.joint_names, joint_names, "the training data")
     variant, num_latents = model.variant, model.num_latents
     if consistency != "none":
         if model.variant != JOINTS:

@@ -8,11 +8,11 @@ from typing import Any
 
 from posepile.data.augmentation import AugmentationConfig
 from posepile.models.backbones import IMAGENET, backbone_info, list_backbones
+from posepile.models.consistency import CONSISTENCY_MODES
 from posepile.training.optimizer import DYNAMIC, MAX_LOSS_SCALE
 
 PHASES = ("initial", "autoencoder", "finetune", "bn_inference")
 DEFAULT_PHASES = PHASES[:3]
-CONSISTENCY_MODES = ("regularize", "latent", "hybrid", "none")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16", "auto")
 BASE_LEARNING_RATE = 2.12e-4
 WEIGHT_DECAY = 3e-3 / math.sqrt(400_000) / BASE_LEARNING_RATE

@@ -51,8 +51,8 @@ def first_non_finite_layer(model: PoseModel, image: np.ndarray) -> str | None:
 
 
 def _datasets_with_non_finite_values(model: PoseModel, batch: dict, plan: BatchPlan) -> list[str]:
-    prediction = np.asarray(model({"image": np.asarray(batch["image"]), "intrinsics": np.asarray(batch["intrinsics"])},
-                                  training=False))
+    points = model.predict_points({name: np.asarray(batch[name]) for name in ("image", "intrinsics")})
+    prediction = np.concatenate([np.asarray(kind) for kind in points if kind is not None], axis=1)
     found = []
     for part in plan.parts:
         name = f"joints{part.kind}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from posepile.data.records import write_json
 
 CONFIG_NAME, PROGRESS_NAME, LOCK_NAME = "config.json", "progress.json", ".lock"
-_PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
+_PACKAGES = ("tensorflow", "jax", "torch", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")
 UNFINISHED = ".*.part*"  # how the names of files look that are being written
 _MISSING = "(not set)"
 _REMINDER_SECONDS = 60
