@@ -205,10 +205,10 @@ def _make_shards(name, jobs: list[_Job], settings, workers, client, overwrite, p
             with contextlib.closing(results):
                 for job, sidecar in results:
                     done[job.path] = sidecar
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:  # or what the caller makes of another signal
         same = "the same command without --overwrite" if overwrite else "the same command"
-        raise KeyboardInterrupt(f"preparation of {name} interrupted; finished shards stay in {jobs[0].folder}, {same} "
-                                "continues") from None
+        raise type(interrupt)(f"preparation of {name} interrupted; finished shards stay in {jobs[0].folder}, {same} "
+                              "continues") from None
     except BrokenProcessPool:
         raise PrepareError(f"a worker process was killed while it prepared {name}, perhaps for want of memory; "
                            "run the same command with fewer --workers: it continues") from None
