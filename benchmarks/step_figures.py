@@ -17,8 +17,8 @@ MICRO_BATCHES = 4
 TRAINING_FLOPS = 3  # times those of a forward pass: backward goes to the inputs and to the weights
 PACKAGES = {"tensorflow": ["tensorflow"], "jax": ["jax", "jaxlib"], "torch": ["torch"]}
 
-# Dense 16-bit TFLOP/s. Sources: the data sheets "NVIDIA H100 Tensor Core GPU", "NVIDIA H200 Tensor Core GPU" and "NVIDIA A100
-# Tensor Core GPU", which for H100 and H200 print the twofold rates of sparse matrices. The first name that matches counts.
+# Dense 16-bit TFLOP/s of chips whose names contain all these words; the first entry that matches counts. Sources: NVIDIA's
+# data sheets of the H100, H200 and A100 Tensor Core GPU; those of the first two print twice the rates, of sparse matrices.
 PEAK_TFLOPS = {"H100 PCIe": 756.0, "H100 NVL": 835.5, "H100": 989.4, "H200 NVL": 835.5, "H200": 989.4, "A100": 312.0}
 
 
@@ -29,6 +29,9 @@ class Network:
     backbone: str
     crop_side: int
     batch_size: int
+
+    def __str__(self):
+        return f"{self.backbone}, {self.crop_side} px, {self.batch_size} crops"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Workload:
     joints_ratio: Network = Network("efficientnetv2-s", 256, 16)
     others: Network = Network("efficientnetv2-b0", 128, 64)
     throughput: Network = Network("efficientnetv2-s", 256, 128)
-    rounds: int = 12
-    builds: int = 3
+    rounds: int = 10
+    builds: int = 2
     blocks: int = 5
     block_steps: int = 20
 
@@ -115,15 +118,14 @@ def measure_normalization(workload: Workload, ratios: dict, steps: dict) -> None
     seconds = time_steps(network, variants, workload.rounds, steps)
     ratios["ghost_ratio"] = seconds["ghost_bn"] / seconds["plain_bn"]
     ratios["parts_ratio"] = seconds["ghost_bn_parts"] / seconds["plain_bn"]
-    ratios["graph_build_ratio"] = np.zeros(0)
-    if training_variants.has_graphs():
-        builds = []
-        for _ in range(workload.builds):
-            for _, forget_graph in made.values():
-                forget_graph()
-            first, later = (_round(variants, time.process_time) for _ in range(2))
-            builds.append([first[name] - later[name] for name in ("ghost_bn", "plain_bn")])
-        ratios["graph_build_ratio"] = np.divide(*np.transpose(builds))
+    compared = ("ghost_bn", "plain_bn")
+    builds = []
+    for _ in range(workload.builds if training_variants.has_graphs() else 0):
+        for name in compared:
+            made[name][1]()
+        first, later = (_round({name: variants[name] for name in compared}, time.process_time) for _ in range(2))
+        builds.append([first[name] - later[name] for name in compared])
+    ratios["graph_build_ratio"] = np.array([ghost / plain for ghost, plain in builds])
 
 
 def measure_micro_batches(workload: Workload, ratios: dict, steps: dict) -> None:
@@ -138,9 +140,9 @@ def measure_micro_batches(workload: Workload, ratios: dict, steps: dict) -> None
 def time_steps(network: Network, variants: Mapping[str, Callable[[], object]], rounds: int,
                steps: dict) -> dict[str, np.ndarray]:
     """Seconds of the steps of every variant, [rounds]; adds to `steps` what is to be told of each, by network and variant."""
-    first = _round(variants)
-    _round(variants)
-    timings = [_round(dict(reversed(variants.items())) if index % 2 else variants) for index in range(rounds)]
+    first, _ = (_round(variants, time.perf_counter) for _ in range(2))
+    orders = variants, dict(reversed(variants.items()))
+    timings = [_round(orders[index % 2], time.perf_counter) for index in range(rounds)]
     seconds = {name: np.array([timing[name] for timing in timings]) for name in variants}
     steps.setdefault(str(network), {}).update({name: {
         "median_ms": round(1000 * float(np.median(values))), "fastest_ms": round(1000 * float(values.min())),
@@ -173,7 +175,7 @@ def share_of_peak(flops_per_second: float, device: str, precision: str) -> float
     return round(flops_per_second / 1e12 / peaks[0], 3) if peaks and precision.endswith("float16") else None
 
 
-def _round(variants: Mapping[str, Callable[[], object]], clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+def _round(variants: Mapping[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
     """Seconds of one step of every variant, in their order."""
     seconds = {}
     for name, step in variants.items():

@@ -55,7 +55,10 @@ def main(arguments: Sequence[str] | None = None, workload=None) -> int:
     workload = (workload or step_figures.Workload()).replace(options.backbone, options.crop_side, options.batch_size)
     if options.steps:
         workload = dataclasses.replace(workload, rounds=options.steps, block_steps=options.steps)
-    result = step_figures.measure(workload, options.precision)
+    try:
+        result = step_figures.measure(workload, options.precision)
+    except ValueError as error:  # for a network that there is none of, or a batch that does not fall into groups
+        parser.error(str(error))
     width = max(map(len, result))
     print(json.dumps(result) if options.json else "\n".join(f"{key:{width}}  {value}" for key, value in result.items()))
     return 0
