@@ -264,7 +264,7 @@ def _heads(content):
 
 def _table_width(content):
     """How much room a table with a column for each model takes, for the style sheet."""
-    return f' style="--table-width: {200 + 90 * len(_heads(content))}px"'
+    return f' style="--table-width: {260 + 100 * len(_heads(content))}px"'
 
 
 def _metric_row(label, unit, values, content, direction):
