@@ -79,8 +79,8 @@ def stock_step(backbone: str, crop_side: int, batch_size: int, num_joints: int) 
     By `train_on_batch` on tensors, as fast as a loop of one's own around a tf.function.
     """
     network = _stock_network(backbone, crop_side)
-    outputs = keras.layers.Conv2D(num_joints * (1 + VOLUME_DEPTH), 1, dtype="float32")(network.output)
-    return _stock_training(keras.Model(network.input, outputs), batch_size,
+    outputs = keras.layers.Conv2D(num_joints * (1 + VOLUME_DEPTH), 1, dtype="float32")(network.outputs[0])
+    return _stock_training(keras.Model(network.inputs, outputs), batch_size,
                            keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY))[0]
 
 
@@ -105,8 +105,8 @@ def _stock_network(backbone: str, crop_side: int) -> keras.Model:
 def _stock_training(model: keras.Model, batch_size: int, optimizer: keras.optimizers.Optimizer):
     model.compile(optimizer, "mse", jit_compile=default_jit_compile())
     optimizer.build(model.trainable_variables)  # in the first step it would have that traced twice
-    images = make_batch(batch_size, model.input_shape[1], 1)["image"]
-    targets = np.random.default_rng(0).normal(size=(batch_size, *model.output_shape[1:]))
+    images = make_batch(batch_size, model.inputs[0].shape[1], 1)["image"]
+    targets = np.random.default_rng(0).normal(size=(batch_size, *model.outputs[0].shape[1:]))
     images, targets = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(targets, "float32")
     return lambda: model.train_on_batch(images, targets), lambda: model.make_train_function(force=True)
 
