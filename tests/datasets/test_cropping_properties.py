@@ -133,7 +133,7 @@ def test_every_pixel_shows_what_the_lens_imaged(tmp_path_factory, person_side, l
         margin = 12 * max(1, raw.camera.intrinsics[0, 0] / example.intrinsics[0, 0])  # where the border's ringing ends
         for crop, intrinsics, rotation in shown:
             assert_shows(crop, raw_points(intrinsics, rotation, crop.shape[1::-1], raw), period, SIZE, margin,
-                         max_displacement=0.05, max_error=8)
+                         max_displacement=0.05, max_error=8, enlargement=intrinsics[0, 0] / example.intrinsics[0, 0])
 
     compare()
 
