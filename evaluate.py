@@ -3,11 +3,15 @@
     python evaluate.py --model=runs/demo --benchmarks=demo
     python evaluate.py --model=FILE.keras --benchmarks=h36m,my_rig --data-root=DIR --output=scores.json
     python evaluate.py --compare runs/demo/initial.keras runs/demo/finetuned.keras --benchmarks=demo
+    python evaluate.py --model=runs/demo --benchmarks=my_rig --save-predictions=poses.npz
+    python evaluate.py --model=runs/demo --benchmarks=my_rig --extra-formats=my_rig_8.npz
     python evaluate.py --predictions=P.npz --annotations=A.npz
     python evaluate.py --compare P.npz Q.npz --annotations=A.npz
 
 --compare scores two or more on the same poses and gives the difference of each to the first, with its confidence interval.
-Files of predictions need neither TensorFlow nor prepared data; of P.npz and A.npz: `posepile/evaluation/prediction_files.py`.
+--save-predictions stores predictions beside labels of a format that the model lacks, for `python -m ace add-skeleton`, which
+makes a file for --extra-formats. Files of predictions need neither TensorFlow nor prepared data; of P.npz and A.npz:
+`posepile/evaluation/prediction_files.py`.
 """
 
 import json
@@ -34,6 +38,9 @@ _BENCHMARKS = flags.DEFINE_list("benchmarks", ["demo"], "Prepared data sets, or 
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "A method's predictions, .npz.")
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "The annotations they are scored against, .npz.")
 _PROTOCOL = flags.DEFINE_string("protocol", "flat", f"How files are scored: {', '.join(PROTOCOLS)}.")
+_SAVE_PREDICTIONS = flags.DEFINE_string("save_predictions", None, "Instead of scoring, write what --model predicts on the "
+                                        "training images of --benchmarks, and their labels, to this .npz.")
+_EXTRA_FORMATS = flags.DEFINE_list("extra_formats", [], "Files of output formats added to the models, of ace add-skeleton.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file that gets all numbers.")
 flags.declare_key_flag("data_root")  # for --help
 
@@ -54,7 +61,7 @@ def main(argv):
 def score() -> dict:
     """Does what the flags ask for, and prints it. Returns: all numbers."""
     if _MODEL.value and not (_PREDICTIONS.value or _ANNOTATIONS.value or _COMPARE.value):
-        return score_model()
+        return save_predictions() if _SAVE_PREDICTIONS.value else score_model()
     if _PREDICTIONS.value and _ANNOTATIONS.value and not (_MODEL.value or _COMPARE.value):
         scores = score_files(_PREDICTIONS.value, _ANNOTATIONS.value, _PROTOCOL.value)
         print(format_metrics(scores))
@@ -70,12 +77,29 @@ def score_model() -> dict:
     from posepile.prediction.predictor import Predictor, find_model_file
 
     path = find_model_file(_MODEL.value)
-    predictor = Predictor(path)
+    predictor = Predictor(path, extra_formats=_EXTRA_FORMATS.value)
     scores = {}
     for dataset in benchmark_datasets():
         record = scores[dataset.name] = benchmark.evaluate_dataset(predictor, dataset)
         print(f"\n{dataset.name}: {json.dumps(record['stamp'])}\n{format_scores({path.stem: record})}")
     return scores
+
+
+def save_predictions() -> dict:
+    """Writes --save-predictions. Returns: what is in it, in numbers."""
+    from posepile.evaluation import benchmark
+    from posepile.prediction.predictor import Predictor
+
+    path, datasets = pathlib.Path(_SAVE_PREDICTIONS.value), benchmark_datasets()
+    if len(datasets) != 1:
+        raise ValueError(f"--save-predictions takes one data set in --benchmarks, got {len(datasets)}")
+    if _EXTRA_FORMATS.value:
+        raise ValueError("--save-predictions stores the model's own joints; leave out --extra-formats")
+    if path.exists():
+        raise ValueError(f"{path} exists; name another --save-predictions, or delete it")
+    record = benchmark.save_predictions(Predictor(_MODEL.value), datasets[0], path)
+    print(f"{datasets[0].name}: {json.dumps(record)}\nwritten: {path}")
+    return record
 
 
 def compare() -> dict:
@@ -101,7 +125,7 @@ def compare_models(paths: list[pathlib.Path]) -> dict:
     paths = [find_model_file(path) for path in paths]
     files = dict(zip(distinct_names(paths), paths, strict=True))
     datasets = benchmark_datasets()
-    predictors = {name: Predictor(path) for name, path in files.items()}
+    predictors = {name: Predictor(path, extra_formats=_EXTRA_FORMATS.value) for name, path in files.items()}
     benchmark.check_models(predictors, datasets)
     return {dataset.name: show_comparison(benchmark.compare_models(predictors, dataset, _CONFIDENCE.value), files)
             for dataset in datasets}

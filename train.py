@@ -13,6 +13,7 @@ import json
 import logging as python_logging
 import os
 import pathlib
+import shutil
 import sys
 
 from absl import app, flags, logging
@@ -24,12 +25,13 @@ import numpy as np
 import ace
 from datasets import dataset_set as sets
 from datasets import flags as common_flags
+from datasets.catalogue import normalize_name
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
 from posepile.data.batches import BatchPlan
 from posepile.data.part_workers import WorkerError
 from posepile.data.pictures import Pictures, load_pictures
-from posepile.data.records import PreparedDataset
+from posepile.data.records import PreparedDataset, atomic_file
 from posepile.evaluation.run_evaluation import evaluate_run
 from posepile.geometry.skeleton import Skeleton, merge_skeletons, skeleton_from_dict
 from posepile.models.consistency import check_same_joints, make_finetune_model
@@ -40,7 +42,7 @@ from posepile.training import config as configs
 from posepile.training import phases as training_phases
 from posepile.training.distribution import Distribution, make_distribution
 from posepile.training.run_directory import RunDirectory
-from posepile.training.run_log import RunLog
+from posepile.training.run_log import LOG_NAME, RunLog
 from posepile.training.speed_estimate import estimate_duration
 from posepile.training.stop_signal import Preempted, preemption_raised
 from posepile.training.training import AVERAGE_SUFFIX, Training
@@ -50,7 +52,8 @@ _DATASET_SET = flags.DEFINE_string("dataset_set", "demo", "demo, small, medium, 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/NAME_OF_THE_SET.")
 _PHASES = flags.DEFINE_list("phases", list(configs.DEFAULT_PHASES), f"Which phases to run, of {', '.join(configs.PHASES)}.")
 _INIT_FROM = flags.DEFINE_string("init_from", None, "A model to start from, a .keras file or a run's folder: needed by "
-                                 "--phases=bn_inference, possible for the initial phase.")
+                                 "--phases=bn_inference, possible for the initial phase, and instead of it for the "
+                                 "autoencoder.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved plan as JSON and exit.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete a run with other settings that is in --workdir.")
 _CONSISTENCY = flags.DEFINE_string("consistency", None, f"One of {', '.join(configs.CONSISTENCY_MODES)}; or several, separated "
@@ -76,6 +79,10 @@ _ON_NAN = flags.DEFINE_enum("on_nan", "stop", training_phases.ON_NAN, "What to d
 _DEVICES = flags.DEFINE_integer("devices", None, "Devices of this machine to train on; default: all GPUs, or one CPU.",
                                 lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Base learning rate.")
+_PSEUDO_LABEL_DATASETS = flags.DEFINE_list("pseudo_label_datasets", None, "Data sets with 3D labels on whose training images "
+                                           "all joints are predicted for the autoencoder; default: h36m and bml_movi, or all.")
+_PSEUDO_LABELS_PER_DATASET = flags.DEFINE_integer("pseudo_labels_per_dataset", None, "At most so many images of each of them.",
+                                                  lower_bound=1)
 _CHECKPOINT_INTERVAL = flags.DEFINE_integer("checkpoint_interval", None, "Steps between checkpoints.", lower_bound=1)
 _VALIDATION_INTERVAL = flags.DEFINE_integer("validation_interval", None, "Steps between scores on validation crops.",
                                             lower_bound=1)
@@ -155,7 +162,10 @@ def make_plan() -> RunPlan:
         "validation_interval": _VALIDATION_INTERVAL.value, "base_learning_rate": _LEARNING_RATE.value, "seed": _SEED.value,
         "consistency": _CONSISTENCY.value, "checkpoint_interval": _CHECKPOINT_INTERVAL.value,
         "occluder_dir": _OCCLUDER_DIR.value, "background_dir": _BACKGROUND_DIR.value, "skip_bad": _SKIP_BAD.value,
+        "pseudo_label_datasets": _PSEUDO_LABEL_DATASETS.value, "pseudo_labels_per_dataset": _PSEUDO_LABELS_PER_DATASET.value,
         "augmentation": dataset_set.augmentation, "dataset_augmentation": dataset_set.dataset_augmentation})
+    config = dataclasses.replace(config, pseudo_label_datasets=configs.pseudo_labelled_datasets(
+        [normalize_name(name) for name in config.pseudo_label_datasets], list(dataset_set.datasets_3d)))
     for name, folder in (("occluder-dir", config.occluder_dir), ("background-dir", config.background_dir)):
         if folder and not pathlib.Path(folder).is_dir():
             raise ValueError(f"--{name}: there is no folder {folder}")
@@ -171,8 +181,9 @@ def check_phases(phases: list[str], init_from: pathlib.Path | None) -> None:
         raise ValueError(f"unknown phases {', '.join(unknown) or '(none given)'}; valid ones: {', '.join(configs.PHASES)}")
     if "bn_inference" in phases and (len(phases) > 1 or not init_from):
         raise ValueError("--phases=bn_inference stands alone and needs --init-from=MODEL")
-    if init_from and not {"bn_inference", "initial"} & set(phases):
-        raise ValueError(f"--init-from is where the phases bn_inference and initial start, not {', '.join(phases)}")
+    if init_from and not {"bn_inference", "initial", "autoencoder"} & set(phases):
+        raise ValueError("--init-from is where the phases bn_inference, initial and autoencoder start, not "
+                         f"{', '.join(phases)}")
 
 
 def model_settings(path: pathlib.Path, dataset_set: sets.DatasetSet, data_root: pathlib.Path) -> dict:
@@ -263,6 +274,8 @@ def run_phases(plan: RunPlan, run: RunDirectory, distribution: Distribution, pic
     phases = make_phases(config)
     if "initial" in plan.phases:
         run.run_part("initial", lambda: train_initial(training, phases["initial"], plan.init_from), together=True)
+    elif plan.init_from and "autoencoder" in plan.phases:
+        run.run_part("initial", lambda: adopt_model(plan.init_from, run.path))
     if "autoencoder" in plan.phases:
         require(run.path / "initial.keras", "initial")
         run.run_part("pseudo_labels", lambda: label_images(config, training_sets, run.path))
@@ -347,6 +360,13 @@ def train_initial(training: Training, phase: training_phases.Phase, init_from: p
                  weak_perspective_steps=config.weak_steps(phase.steps))
 
 
+def adopt_model(source: pathlib.Path, run_dir: pathlib.Path) -> None:
+    """Instead of phase 1: a trained model becomes the run's initial one."""
+    (run_dir / LOG_NAME).touch()  # the report reads it
+    with open(source, "rb") as model, atomic_file(run_dir / "initial.keras") as copy:
+        shutil.copyfileobj(model, copy)
+
+
 def finetune(training: Training, phase: training_phases.Phase, consistency: str, name: str) -> None:
     """Phase 3: warm restart with consistency between the formats."""
     config, autoencoder = training.config, None
@@ -374,12 +394,9 @@ def train_bn_inference(training: Training, phase: training_phases.Phase, init_fr
 
 def label_images(config: configs.TrainConfig, training_sets: list[PreparedDataset], run_dir: pathlib.Path) -> None:
     """Phase 2a: predictions in all formats on training images."""
-    chosen = config.pseudo_label_datasets or [d.name for d in training_sets]
-    if unknown := set(chosen) - {d.name for d in training_sets}:
-        raise ValueError(f"pseudo_label_datasets names {sorted(unknown)}, which the set does not train on in 3D")
-    pseudo_labels.make_pseudo_labels(
-        Predictor(run_dir / "initial.keras"), [d for d in training_sets if d.name in chosen], training_sets,
-        config.pseudo_labels_per_dataset, run_dir / "pseudo_labels.npz", config.skip_bad)
+    chosen = [dataset for dataset in training_sets if dataset.name in config.pseudo_label_datasets]
+    pseudo_labels.make_pseudo_labels(Predictor(run_dir / "initial.keras"), chosen, training_sets,
+                                     config.pseudo_labels_per_dataset, run_dir / "pseudo_labels.npz", config.skip_bad)
 
 
 def fit_autoencoder(config: configs.TrainConfig, run_dir: pathlib.Path) -> None:
@@ -387,7 +404,7 @@ def fit_autoencoder(config: configs.TrainConfig, run_dir: pathlib.Path) -> None:
     with np.load(run_dir / "pseudo_labels.npz", allow_pickle=False) as file:
         poses = file["joints3d"]
     autoencoder = ace.fit_autoencoder(poses, load_model(run_dir / "initial.keras").skeleton, config.num_latents,
-                                      l1=config.autoencoder_l1, steps=config.autoencoder_steps, seed=config.seed)
+                                      l1=config.autoencoder_l1, sweeps=config.autoencoder_sweeps, seed=config.seed)
     autoencoder.save(run_dir / "autoencoder.npz")
 
 

@@ -1,25 +1,33 @@
 """Fits and inspects affine-combining autoencoders.
 
     python -m ace fit --poses=POSES.npz --skeletons=smpl_24,h36m_17,coco_19 --output=autoencoder.npz
-    python -m ace report --autoencoder=autoencoder.npz [--poses=POSES.npz] [--picture=weights.png]
+    python -m ace report --autoencoder=autoencoder.npz [--poses=POSES.npz] [--prune=1e-3] [--output=FOLDER]
+    python -m ace add-skeleton --autoencoder=autoencoder.npz --poses=BOTH.npz [--skeleton=my_skeleton.toml]
+        --output=my_skeleton.npz
 
 POSES.npz holds `joints3d` [n, num_joints, 3], camera space, mm, every person in all formats; optionally
 `joints3d_mask` [n, num_joints] bool, and `joint_names`, which are then checked. The `pseudo_labels.npz` of a training
 run is such a file.
+
+BOTH.npz holds poses both in the autoencoder's joints and labelled in a new format, see `ace/transfer_samples.py`;
+`evaluate.py --save-predictions=BOTH.npz` writes one for images labelled in the new format.
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
-import numpy as np
-
-from ace.autoencoder import AffineAutoencoder, read_npz
-from ace.drawing import draw_weights
-from ace.fitting import L1_WEIGHT, default_num_latents, fit_autoencoder
-from ace.report import describe
-from posepile.geometry.skeleton import Skeleton, load_skeleton, merge_skeletons
+from ace.autoencoder import AffineAutoencoder
+from ace.fitting import L1_WEIGHT, MAX_SWEEPS, fit_autoencoder
+from ace.joint_weights import parse_joint_weights
+from ace.output_files import refuse_existing
+from ace.pose_files import read_poses
+from ace.report import measure
+from ace.report_folder import REPORT_FILES, to_json, write_report
+from ace.report_text import describe, pruning_text, report_text
+from ace.transfer import fit_skeleton
+from ace.transfer_samples import read_samples, read_skeleton
+from posepile.geometry.skeleton import load_skeleton, merge_skeletons
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,10 +43,14 @@ def fit(flags: argparse.Namespace) -> None:
     """`python -m ace fit`."""
     skeleton = merge_skeletons([load_skeleton(name.strip()) for name in flags.skeletons.split(",")])
     poses, masks = read_poses(flags.poses, skeleton)
-    num_latents = default_num_latents(skeleton) if flags.latents is None else flags.latents
-    if flags.output.exists() and not flags.overwrite:
-        raise ValueError(f"{flags.output} exists; name another --output or give --overwrite")
-    autoencoder = fit_autoencoder(poses, skeleton, num_latents, masks, l1=flags.l1, steps=flags.steps, seed=flags.seed)
+    refuse_existing("--output", [flags.output], flags.overwrite)
+    joint_weights = parse_joint_weights(flags.joint_weights, skeleton)
+    autoencoder = fit_autoencoder(poses, skeleton, flags.latents, masks, l1=flags.l1, joint_weights=joint_weights,
+                                  sweeps=flags.sweeps, restarts=flags.restarts, seed=flags.seed)
+    if flags.prune is not None:
+        pruned = _pruned(autoencoder, flags.prune)
+        print(pruning_text(flags.prune, measure(autoencoder, poses, masks), measure(pruned, poses, masks)) + "\n")
+        autoencoder = pruned
     autoencoder.save(flags.output)
     print(describe(autoencoder, poses, masks))
     print(f"written: {flags.output}")
@@ -46,46 +58,65 @@ def fit(flags: argparse.Namespace) -> None:
 
 def report(flags: argparse.Namespace) -> None:
     """`python -m ace report`."""
+    if flags.pruned_output is not None and flags.prune is None:
+        raise ValueError("--pruned-output needs --prune=THRESHOLD: which weights to leave out")
+    if flags.output is not None:
+        if flags.output.exists() and not flags.output.is_dir():
+            raise ValueError(f"--output: {flags.output} is a file; name a folder")
+        refuse_existing("--output", [flags.output / name for name in REPORT_FILES], flags.overwrite)
+    if flags.pruned_output is not None:
+        refuse_existing("--pruned-output", [flags.pruned_output], flags.overwrite)
     autoencoder = AffineAutoencoder.load(flags.autoencoder)
-    if flags.prune:
-        autoencoder = autoencoder.prune(flags.prune)
     poses, masks = (None, None) if flags.poses is None else read_poses(flags.poses, autoencoder.skeleton)
-    print(describe(autoencoder, poses, masks))
-    if flags.picture is not None:
-        draw_weights(autoencoder, flags.picture)
-        print(f"written: {flags.picture}")
+    figures = measure(autoencoder, poses, masks)
+    text = report_text(figures)
+    if flags.prune is not None:
+        pruned = _pruned(autoencoder, flags.prune)
+        after = measure(pruned, poses, masks)
+        text += "\n\n" + pruning_text(flags.prune, figures, after)
+        figures["pruned"] = {"threshold": flags.prune, **after}
+    print(to_json(figures) if flags.json else text)
+    written = []
+    if flags.pruned_output is not None:
+        pruned.save(flags.pruned_output)
+        written.append(flags.pruned_output)
+    if flags.output is not None:
+        written += write_report(flags.output, text, figures, autoencoder, poses, masks)
+    for path in written:
+        print(f"written: {path}", file=sys.stderr if flags.json else sys.stdout)
 
 
-def read_poses(path: str | os.PathLike, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray | None]:
-    """`joints3d` [n, num_joints, 3] and, if the file has it, `joints3d_mask` [n, num_joints].
+def _pruned(autoencoder, threshold):
+    largest = min(float(abs(weights).max()) for weights in (autoencoder.encoder, autoencoder.decoder))
+    if not 0 <= threshold <= largest:
+        raise ValueError(f"--prune={threshold:g} is not from 0 to {largest:.3g}; beyond, no weight of the encoder or the "
+                         "decoder would stay. 0.001 is usual")
+    return autoencoder.prune(threshold)
 
-    Raises: ValueError if the file is no such .npz or belongs to another joint list.
-    """
-    try:
-        arrays = read_npz(path)
-        if "joints3d" not in arrays:
-            raise ValueError(f"it has no array joints3d, only: {', '.join(arrays)}")
-    except ValueError as error:
-        raise ValueError(f"--poses: cannot read poses from {os.fspath(path)}: {error}") from error
-    poses, masks = arrays["joints3d"], arrays.get("joints3d_mask")
-    names = arrays.get("joint_names", np.array(skeleton.joint_names)).tolist()
-    if poses.ndim != 3 or poses.shape[1:] != (skeleton.num_joints, 3):
-        raise ValueError(f"--poses: joints3d in {os.fspath(path)} has shape {list(poses.shape)}; expected "
-                         f"[n, {skeleton.num_joints}, 3] for {skeleton.name}")
-    if masks is not None and (masks.shape != poses.shape[:2] or masks.dtype != bool):
-        raise ValueError(f"--poses: joints3d_mask in {os.fspath(path)} has shape {list(masks.shape)} and dtype "
-                         f"{masks.dtype}; expected bool {list(poses.shape[:2])}")
-    if names != list(skeleton.joint_names):
-        differing = [f"{a} instead of {b}" for a, b in zip(names, skeleton.joint_names, strict=False) if a != b]
-        raise ValueError(f"--poses: the joint_names in {os.fspath(path)} are not those of {skeleton.name}: "
-                         + (f"{differing[0]}" if differing else f"{len(names)} names"))
-    return poses, masks
+
+def add_skeleton(flags: argparse.Namespace) -> None:
+    """`python -m ace add-skeleton`."""
+    refuse_existing("--output", [flags.output], flags.overwrite)
+    autoencoder = AffineAutoencoder.load(flags.autoencoder)
+    skeleton = None if flags.skeleton is None else read_skeleton(flags.skeleton)
+    arrays, skeleton = read_samples(flags.poses, autoencoder, skeleton)
+    added = fit_skeleton(autoencoder, skeleton, l1=flags.l1, seed=flags.seed, **arrays)
+    added.save(flags.output)
+    print(added.describe())
+    print(f"written: {flags.output}")
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m ace", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="fit | report")
+    commands = parser.add_subparsers(required=True, metavar="fit | report | add-skeleton")
+    _add_fit_command(commands)
+    _add_report_command(commands)
+    _add_add_skeleton_command(commands)
+    return parser
+
+
+def _add_fit_command(commands):
     command = commands.add_parser("fit", help="fit an autoencoder to poses")
     command.set_defaults(command=fit)
     command.add_argument("--poses", required=True, type=pathlib.Path, help="the .npz file described above")
@@ -93,16 +124,38 @@ def _parser():
     command.add_argument("--output", required=True, type=pathlib.Path, help="the .npz file to write")
     command.add_argument("--latents", type=int, help="number of latent points; default: 24 for 77 joints, 48 for 555")
     command.add_argument("--l1", type=float, default=L1_WEIGHT, help="factor of the mean |weights| (%(default)s)")
-    command.add_argument("--steps", type=int, default=9000, help="optimisation steps at most (%(default)s)")
-    command.add_argument("--seed", type=int, default=1, help="order of the poses (%(default)s)")
+    command.add_argument("--joint-weights", default="", help="weights of joints in the reconstruction error: balanced, so that "
+                         "every format counts alike, or FORMAT_OR_JOINT=WEIGHT, with commas; others have 1")
+    command.add_argument("--sweeps", type=int, default=MAX_SWEEPS, help="over all weights, at most (%(default)s)")
+    command.add_argument("--restarts", type=int, default=1, help="first guesses, of which the best goes on (%(default)s)")
+    command.add_argument("--prune", type=float, help="leave out weights below this, for instance 1e-3")
+    command.add_argument("--seed", type=int, default=1, help="of the guesses and the order of the poses (%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+
+
+def _add_report_command(commands):
     command = commands.add_parser("report", help="describe an autoencoder")
     command.set_defaults(command=report)
     command.add_argument("--autoencoder", required=True, type=pathlib.Path, help="the .npz file of a fit")
     command.add_argument("--poses", type=pathlib.Path, help="poses to measure the reconstruction error on")
-    command.add_argument("--picture", type=pathlib.Path, help="PNG file to draw the weights to")
-    command.add_argument("--prune", type=float, default=0.0, help="zero weights below this before reporting")
-    return parser
+    command.add_argument("--prune", type=float, help="show the figures also with weights below this left out")
+    command.add_argument("--pruned-output", type=pathlib.Path, help="file to write the pruned autoencoder to")
+    command.add_argument("--output", type=pathlib.Path, help="folder for the report with pictures")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
+    command.add_argument("--overwrite", action="store_true", help="replace existing output files")
+
+
+def _add_add_skeleton_command(commands):
+    command = commands.add_parser("add-skeleton", help="fit an output format of your own to a trained model's joints")
+    command.set_defaults(command=add_skeleton)
+    command.add_argument("--autoencoder", required=True, type=pathlib.Path, help="the .npz file of a fit")
+    command.add_argument("--poses", required=True, type=pathlib.Path, help="BOTH.npz as described above")
+    command.add_argument("--skeleton", help="the new format: a .toml file, or the name of a known one; default: the one "
+                         "that --poses defines")
+    command.add_argument("--output", required=True, type=pathlib.Path, help="the .npz file to write, for prediction")
+    command.add_argument("--l1", type=float, help="factor of the mean |weights|; default: the best on held-out poses")
+    command.add_argument("--seed", type=int, default=1, help="which poses are held out (%(default)s)")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
 if __name__ == "__main__":

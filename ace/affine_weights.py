@@ -43,7 +43,7 @@ def free_gradient(gradient: np.ndarray, free: np.ndarray, row_mirror: np.ndarray
 def prune_weights(weights: np.ndarray, threshold: float) -> np.ndarray:
     """Zeroes weights of magnitude < threshold, but for each row's largest, and scales rows to sum to 1.
 
-    Returns: [rows, columns] float32.
+    Returns: [rows, columns] float64.
     Raises: ValueError if what remains of a row does not sum to a positive number.
     """
     magnitude = np.abs(np.asarray(weights, np.float64))
@@ -53,7 +53,7 @@ def prune_weights(weights: np.ndarray, threshold: float) -> np.ndarray:
     if not (sums > 0).all():
         raise ValueError(f"pruning at {threshold} leaves no positive weight in row {int(np.argmin(sums))}; "
                          "use a lower threshold")
-    return (kept / sums).astype(np.float32)
+    return kept / sums
 
 
 def _row_sums(weights):

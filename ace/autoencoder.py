@@ -15,11 +15,11 @@ import zlib
 import numpy as np
 
 from ace.affine_weights import latent_mirror, prune_weights
+from ace.missing_joints import fill_missing
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
 ZERO_WEIGHT = 1e-3  # weights below count as zero in `sparsity`
 ROW_SUM_TOLERANCE = 1e-5  # float32 weights of 555 joints keep within 1e-6
-MIN_VISIBLE_WEIGHT = 0.25  # see `AffineAutoencoder.encode`
 _FILE_ENTRIES = ("encoder", "decoder", "num_left", "num_right", "num_centre", "history", "skeleton")
 
 
@@ -100,9 +100,8 @@ class AffineAutoencoder:
 
         Args:
             points: [..., num_joints, 2 or 3], any frame and unit.
-            mask: [..., num_joints] bool, False for missing joints, whose coordinates are not read. The weights of the
-                others are scaled to sum to 1. Where they sum to less than 0.25, that latent point is guesswork; it is
-                drawn towards the mean of the visible joints.
+            mask: [..., num_joints] bool, False for missing joints, whose coordinates are not read but estimated, see
+                `fill_missing`.
 
         Returns: [..., num_latents, 2 or 3], float64 for float64 points, else float32.
         """
@@ -113,9 +112,8 @@ class AffineAutoencoder:
         if mask.shape != points.shape[:-1] or mask.dtype != bool:
             raise ValueError(f"mask has shape {list(mask.shape)} and dtype {mask.dtype}; expected bool "
                              f"{list(points.shape[:-1])}, one value per joint")
-        center, centered = center_poses(points, mask)
-        visible = np.maximum(np.matmul(mask, self.encoder.T, dtype=points.dtype), MIN_VISIBLE_WEIGHT)
-        return np.matmul(self.encoder, centered, dtype=points.dtype) / visible[..., None] + center
+        flat = points.reshape(-1, *points.shape[-2:]), mask.reshape(-1, self.num_joints)
+        return self.encode(fill_missing(*flat, self.encoder, self.decoder).reshape(points.shape))
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """[..., num_latents, 2 or 3] latent points -> [..., num_joints, 2 or 3] joints."""
@@ -185,18 +183,3 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 return {name: arrays[name] for name in arrays.files}
     except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"the .npz file is damaged: {error}") from error
-
-
-def center_poses(points: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Poses relative to the mean of their valid joints.
-
-    Args: points: [..., num_joints, d]; mask: [..., num_joints] bool, or None if all are valid.
-    Returns: the means [..., 1, d], and [..., num_joints, d] relative to them, 0 where the mask is False.
-    """
-    if mask is None:
-        center = points.mean(axis=-2, keepdims=True)
-        return center, points - center
-    points = np.where(mask[..., None], points, 0)
-    count = np.maximum(mask.sum(axis=-1), 1)[..., None, None]
-    center = (points.sum(axis=-2, keepdims=True) / count).astype(points.dtype)
-    return center, np.where(mask[..., None], points - center, 0)

@@ -1,26 +1,30 @@
-"""Fits the affine-combining autoencoder to poses: a convex first guess, then minibatch Adam; numpy only.
+"""Fits the affine-combining autoencoder to poses; numpy and scipy only.
 
-The published fit takes 450k batches of 32 from random weights, with learning rates of 3e-2, 3e-3 and 3e-4. From a first
-guess that links latent points to the joints around them, some thousand steps at smaller rates do.
+The published fit takes 450k batches of 32 from random weights. Here the second moments of the joints take the place of the
+poses: a convex first guess, sweeps of `BlockDescent`, and then some hundred steps on the objective itself, which knows of
+perspective and missing joints.
 """
 
 import numpy as np
 import tqdm
 
-from ace.affine_weights import latent_mirror, tie_and_normalize
-from ace.autoencoder import AffineAutoencoder, center_poses
+from ace.affine_weights import latent_mirror, prune_weights, tie_and_normalize
+from ace.autoencoder import AffineAutoencoder
+from ace.block_descent import BlockDescent
+from ace.first_guess import guess_weights
+from ace.moments import joint_moments
 from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data, objective_and_gradients
 from posepile.geometry.skeleton import Skeleton
 
 L1_WEIGHT = 0.6
-BATCH_SIZE = 32  # with 77 joints, products small enough for one thread: faster than what several make of larger ones
-LEARNING_RATES = (1e-3, 1e-4, 1e-5)  # each for a third of the steps at most
+MAX_SWEEPS = 200
+RESTART_SWEEPS = 25  # after which the best of several first guesses is known
+NUM_MOMENT_POSES = 50_000  # poses that the moments are taken of, at most
+ZERO_WEIGHT = 1e-5  # smaller weights become 0 after the sweeps and stay so
+REFINING_RATES, REFINING_STEPS, REFINING_BATCH_SIZE = (1e-4, 1e-5), 300, 128  # of each rate
+NUM_HISTORY_POSES = 1000  # poses that the history's objective is taken of
+HISTORY_INTERVAL = 5  # sweeps
 LATENT_GROWTH = 0.35  # exponent: 24 points for the 77 joints of four formats, 48 for 555
-INITIAL_SPREAD_MM = 100.0  # how far the first guess of a latent point reaches for joints
-INITIAL_SAMPLE = 200  # poses that the first guess looks at
-FLAT_INTERVAL = 200  # steps over which the objective is averaged
-FLAT_IMPROVEMENT = 1e-3  # relative; an average must beat the best one by so much
-FLAT_PATIENCE = 3  # averages in a row that fail to, before a learning rate has done its work
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-12
 
 
@@ -49,9 +53,8 @@ def split_latents(num_latents: int, skeleton: Skeleton) -> tuple[int, int]:
 
 
 def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | None = None,
-                    masks: np.ndarray | None = None, *, l1: float = L1_WEIGHT, steps: int = 9000,
-                    batch_size: int = BATCH_SIZE, learning_rates: tuple[float, ...] = LEARNING_RATES, seed: int = 1,
-                    progress: bool = True) -> AffineAutoencoder:
+                    masks: np.ndarray | None = None, *, l1: float = L1_WEIGHT, joint_weights: np.ndarray | None = None,
+                    sweeps: int = MAX_SWEEPS, restarts: int = 1, seed: int = 1, progress: bool = True) -> AffineAutoencoder:
     """Fits encoder and decoder to poses in all formats; the same arguments give the same weights.
 
     Args:
@@ -60,77 +63,81 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
         num_latents: default: `default_num_latents`; split by `split_latents`.
         masks: [n, num_joints] bool, False for joints to leave out; default: those that are not nan.
         l1: factor of the mean absolute weights, see `ace.objective`.
-        steps: at most so many; fewer where the objective goes flat.
+        joint_weights: [num_joints] >= 0, of the joints in the reconstruction error; default: all alike. Joints of a pair
+            get the mean of theirs.
+        sweeps: of all weights, at most so many; fewer where the objective goes flat.
+        restarts: first guesses, of which the best one after 25 sweeps goes on.
+        seed: of the further guesses, and of the order of the poses.
 
     Raises: ValueError for poses, masks or numbers that do not fit, naming the first wrong pose and joint.
     """
     poses, masks = _checked_poses(poses, masks, skeleton)
     num_side, num_centre = split_latents(default_num_latents(skeleton) if num_latents is None else num_latents,
                                          skeleton)
-    if steps < 1 or batch_size < 1 or not learning_rates or not l1 >= 0:
-        raise ValueError(f"steps ({steps}) and batch_size ({batch_size}) must be at least 1, l1 ({l1}) at least 0, and "
-                         f"learning_rates ({learning_rates}) not empty")
+    if sweeps < 1 or restarts < 1 or not 0 <= l1 < np.inf:
+        raise ValueError(f"sweeps ({sweeps}) and restarts ({restarts}) must be at least 1, l1 ({l1}) at least 0")
+    joint_weights = _checked_joint_weights(joint_weights, skeleton)
     mirrors = (latent_mirror(num_side, num_centre), np.array(skeleton.mirror))
-    free = initial_weights(poses, masks, skeleton, num_side, num_centre)
-    data = make_fit_data(poses, masks)
-    history = _minimize(free, data, mirrors, l1, steps, batch_size, learning_rates, seed, progress)
-    encoder, decoder = tie_and_normalize(free[0], *mirrors), tie_and_normalize(free[1], *mirrors[::-1])
+    rng = np.random.default_rng(seed)
+    with tqdm.tqdm(desc="autoencoder", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
+        chosen = _evenly_spread(len(poses), NUM_MOMENT_POSES)
+        moments = joint_moments(poses[chosen], None if masks is None else masks[chosen], mirrors[1])
+        descents = [BlockDescent(*guess_weights(moments, mirrors[1], num_side, num_centre, rng if restart else None),
+                                 moments, joint_weights, mirrors, l1) for restart in range(restarts)]
+        chosen = _evenly_spread(len(poses), NUM_HISTORY_POSES)
+        sample = make_fit_data(poses[chosen], None if masks is None else masks[chosen], joint_weights,
+                               (descents[0].encoder, descents[0].decoder))
+        history = _History(sample, mirrors, l1, bar)
+        best = descents[0] if restarts == 1 else _best_descent(descents, min(RESTART_SWEEPS, sweeps), bar)
+        while not best.is_flat and len(best.objectives) < sweeps:
+            if len(best.objectives) % HISTORY_INTERVAL == 0:
+                history.note(len(best.objectives), (best.encoder, best.decoder))
+            best.sweep()
+            bar.update()
+        weights = [prune_weights(w, ZERO_WEIGHT) for w in (best.encoder, best.decoder)]
+        data = make_fit_data(poses, masks, joint_weights, weights)
+        weights = _refine(weights, data, mirrors, l1, rng, history, len(best.objectives))
+    encoder, decoder = (tie_and_normalize(w, *m) for w, m in zip(weights, (mirrors, mirrors[::-1]), strict=True))
     order = _left_points_first(encoder, skeleton, num_side)
-    return AffineAutoencoder(encoder[order], decoder[:, order], skeleton, num_side, num_side, num_centre, history)
+    return AffineAutoencoder(encoder[order], decoder[:, order], skeleton, num_side, num_side, num_centre,
+                             np.array(history.entries))
 
 
-def initial_weights(poses: np.ndarray, masks: np.ndarray | None, skeleton: Skeleton, num_side: int,
-                    num_centre: int) -> list[np.ndarray]:
-    """Convex first guess: latent points at joints far from each other, linked to the joints around them.
+class _History:
+    """The objective on some of the poses, in the course of a fit."""
 
-    Candidates for the sides are the left joints and their mirror images; for the centre the centre joints or, where
-    they are too few, also the midpoints of mirror pairs. The next one chosen is the one farthest from those before.
+    def __init__(self, sample, mirrors, l1, bar):
+        self.entries = []
+        self._sample, self._mirrors, self._l1, self._bar = sample, mirrors, l1, bar
 
-    Returns: encoder [L, J] and decoder [J, L], float64.
-    """
-    chosen = np.linspace(0, len(poses) - 1, min(len(poses), INITIAL_SAMPLE)).astype(int)
-    mask = np.ones((len(chosen), skeleton.num_joints), bool) if masks is None else masks[chosen]
-    center, centered = center_poses(poses[chosen], mask)
-    joints = (centered + center).transpose(1, 0, 2)  # a missing joint stands at the mean of its pose
-    mirror, left = np.array(skeleton.mirror), np.array(skeleton.left, int)
-    midline = joints[mirror == np.arange(len(mirror))]
-    if len(midline) < num_centre:
-        midline = np.concatenate([midline, (joints[left] + joints[mirror[left]]) / 2])
-    on_left = left[_farthest_first(joints[left], num_side)]
-    points = np.concatenate([joints[on_left], joints[mirror[on_left]], midline[_farthest_first(midline, num_centre)]])
-    distance = _mean_distances(points, joints)
-    latents = latent_mirror(num_side, num_centre)
-    distance = (distance + distance[latents][:, mirror]) / 2
-    nearness = np.exp(-np.square(distance / INITIAL_SPREAD_MM) / 2) + 1e-4 / len(mirror)
-    return [nearness / nearness.sum(axis=1, keepdims=True), nearness.T / nearness.sum(axis=0)[:, None]]
+    def note(self, number, weights):
+        self.entries.append((number, objective_and_gradients(weights, self._sample, self._mirrors, self._l1)[0]))
+        self._bar.set_postfix(objective=f"{self.entries[-1][1]:.5f}", refresh=False)
+        return self.entries[-1][1]
 
 
-def _minimize(free, data: FitData, mirrors, l1, steps, batch_size, learning_rates, seed, progress):
-    """Adam on `free`, in place. Returns: [k, 2] float64, step and mean objective since the entry before."""
-    batches = _batches(len(data.centered), batch_size, np.random.default_rng(seed))
-    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in free]
-    history, step = [], 0
-    with tqdm.tqdm(total=steps, desc="autoencoder", unit="step", disable=not progress, mininterval=1.0) as bar:
-        for stage, rate in enumerate(learning_rates, 1):
-            best, failures, stage_end = np.inf, 0, steps * stage // len(learning_rates)
-            stage_end = step + stage_end - steps * (stage - 1) // len(learning_rates)
-            while step < stage_end and failures < FLAT_PATIENCE:
-                interval = min(FLAT_INTERVAL, stage_end - step)
-                objective = 0.0
-                for _ in range(interval):
-                    step += 1
-                    value, gradients = objective_and_gradients(free, data.take(next(batches)), mirrors, l1)
-                    objective += value / interval
-                    for weights, gradient, (first, second) in zip(free, gradients, moments, strict=True):
-                        _adam_step(weights, gradient, first, second, step, rate)
-                history.append((step, objective))
-                failures = 0 if objective < best * (1 - FLAT_IMPROVEMENT) else failures + 1
-                best = min(best, objective)
-                bar.set_postfix(objective=f"{objective:.5f}", rate=rate, refresh=False)
-                bar.update(interval)
-            bar.total -= stage_end - step  # what this rate did not need
-        bar.refresh()
-    return np.array(history)
+def _best_descent(descents, num_sweeps, bar):
+    """The one whose objective is lowest after so many sweeps."""
+    for descent in descents:
+        while len(descent.objectives) < num_sweeps:
+            descent.sweep()
+            bar.update()
+    return min(descents, key=lambda descent: descent.objectives[-1])
+
+
+def _refine(weights, data: FitData, mirrors, l1, rng, history, num_sweeps):
+    """Adam on the objective itself, with what is 0 kept so. Returns: the weights, before or after, that are better."""
+    best = history.note(num_sweeps, weights), [w.copy() for w in weights]
+    kept = [w != 0 for w in weights]
+    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
+    batches = _batches(len(data.centered), REFINING_BATCH_SIZE, rng)
+    for number, rate in enumerate(REFINING_RATES):
+        for step in range(1 + number * REFINING_STEPS, 1 + (number + 1) * REFINING_STEPS):
+            _, gradients = objective_and_gradients(weights, data.take(next(batches)), mirrors, l1)
+            for values, gradient, keep, (first, second) in zip(weights, gradients, kept, moments, strict=True):
+                _adam_step(values, gradient * keep, first, second, step, rate)
+        best = min(best, (history.note(num_sweeps + number + 1, weights), [w.copy() for w in weights]), key=lambda b: b[0])
+    return best[1]
 
 
 def _batches(num, batch_size, rng):
@@ -149,6 +156,24 @@ def _adam_step(weights, gradient, first, second, step, rate):
     weights -= scale * first / (np.sqrt(second / (1 - ADAM_BETA2**step)) + ADAM_EPSILON)
 
 
+def _evenly_spread(num, most):
+    """At most `most` of `num` positions, rising, from the first one to the last one."""
+    return np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64))
+
+
+def _checked_joint_weights(joint_weights, skeleton):
+    """[num_joints] float64, equal for both joints of a pair."""
+    if joint_weights is None:
+        return np.ones(skeleton.num_joints)
+    joint_weights = np.asarray(joint_weights, np.float64)
+    if joint_weights.shape != (skeleton.num_joints,):
+        raise ValueError(f"joint_weights has shape {list(joint_weights.shape)}; expected [{skeleton.num_joints}], one weight "
+                         f"per joint of {skeleton.name}")
+    if not (np.isfinite(joint_weights).all() and joint_weights.min() >= 0 and joint_weights.any()):
+        raise ValueError("joint_weights must be finite and at least 0, and not all 0")
+    return (joint_weights + joint_weights[list(skeleton.mirror)]) / 2
+
+
 def _left_points_first(encoder, skeleton, num_side):
     """[L] order of the latent points that puts, of each mirror pair, the one with more weight on left joints first."""
     left = np.array(skeleton.left, int)
@@ -159,22 +184,6 @@ def _left_points_first(encoder, skeleton, num_side):
     order[:num_side] += num_side * swap
     order[num_side:2 * num_side] -= num_side * swap
     return order
-
-
-def _mean_distances(points, others):
-    """[a, n, 3] and [b, n, 3] in n poses -> [a, b] mean distances."""
-    return np.stack([np.linalg.norm(others - p, axis=-1).mean(axis=1) for p in points])
-
-
-def _farthest_first(points, number):
-    """Indices of `number` of the points [k, n, 3] that lie far apart; they repeat if there are too few points."""
-    if number == 0:
-        return np.zeros(0, int)
-    distances = _mean_distances(points, points)
-    chosen = [int(distances.sum(axis=1).argmax())]
-    while len(chosen) < number:
-        chosen.append(int(distances[chosen].min(axis=0).argmax()))
-    return np.array(chosen)
 
 
 def _checked_poses(poses, masks, skeleton):

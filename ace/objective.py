@@ -16,10 +16,15 @@ import dataclasses
 import numpy as np
 
 from ace.affine_weights import free_gradient, tie_and_normalize
-from ace.autoencoder import MIN_VISIBLE_WEIGHT, center_poses
+from ace.missing_joints import center_poses, fill_missing
 
 L1_NUM_JOINTS, L1_NUM_LATENTS = 555, 48  # the paper's joint list; 20 left, 20 right and 8 centre latent points
 MIN_DEPTH_SHARE = 0.1  # of a person's mean depth: a joint reconstructed nearer is projected from there
+
+
+def l1_factors(num_latents: int, num_joints: int, l1: float) -> tuple[float, float]:
+    """Of the sums of |W_enc| and |W_dec|: l1 times their means, with rows as long as the paper's."""
+    return l1 / (num_latents * L1_NUM_JOINTS), l1 / (num_joints * L1_NUM_LATENTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,32 +32,45 @@ class FitData:
     """Poses as the objective reads them, in metres; coordinates before joints, so that one matrix product encodes all.
 
     Attributes:
-        centered: [n, 3, num_joints] relative to the mean of each pose's valid joints, 0 where invalid.
+        centered: [n, 3, num_joints] relative to the mean of each pose's valid joints; invalid joints as estimated.
         center: [n, 3, 1] that mean.
         target: [n, 2, num_joints] x/z and y/z times the mean depth, 0 where invalid.
         mask: [n, num_joints] 1 or 0, or None where all joints are valid.
+        joint_weights: [num_joints] of the joints in the mean; their own mean is 1.
     """
 
     centered: np.ndarray
     center: np.ndarray
     target: np.ndarray
     mask: np.ndarray | None
+    joint_weights: np.ndarray
 
     def take(self, indices: np.ndarray) -> "FitData":
         return FitData(self.centered[indices], self.center[indices], self.target[indices],
-                       None if self.mask is None else self.mask[indices])
+                       None if self.mask is None else self.mask[indices], self.joint_weights)
 
 
-def make_fit_data(poses: np.ndarray, mask: np.ndarray | None, dtype=np.float32) -> FitData:
-    """From [n, num_joints, 3] camera space, mm, and [n, num_joints] bool or None."""
+def make_fit_data(poses: np.ndarray, mask: np.ndarray | None, joint_weights: np.ndarray | None = None,
+                  weights: tuple[np.ndarray, np.ndarray] | None = None, dtype=np.float32) -> FitData:
+    """What the objective reads.
+
+    Args:
+        poses: [n, num_joints, 3] camera space, mm; mask: [n, num_joints] bool or None.
+        joint_weights: [num_joints]; None: all joints alike.
+        weights: encoder and decoder that estimate missing joints; only needed with a mask.
+    """
+    joint_weights = np.ones(poses.shape[1]) if joint_weights is None else np.asarray(joint_weights)
     center, centered = center_poses(poses, mask)
     points = centered + center  # invalid joints now stand at the mean, in front of the camera
+    if mask is not None:
+        centered = fill_missing(poses, mask, *weights) - center
     target = points[..., :2] / points[..., 2:] * center[..., 2:]
     if mask is not None:
         target = np.where(mask[..., None], target, 0)
     centered, center, target = (np.ascontiguousarray(np.moveaxis(a, -1, -2) / 1000, dtype)
                                 for a in (centered, center, target))
-    return FitData(centered, center, target, None if mask is None else mask.astype(dtype))
+    return FitData(centered, center, target, None if mask is None else mask.astype(dtype),
+                   (joint_weights / joint_weights.mean()).astype(dtype))
 
 
 def objective_and_gradients(free, data: FitData, mirrors, l1: float) -> tuple[float, list[np.ndarray]]:
@@ -65,8 +83,7 @@ def objective_and_gradients(free, data: FitData, mirrors, l1: float) -> tuple[fl
     sides = ((free[0], *mirrors), (free[1], *mirrors[::-1]))
     encoder, decoder = (tie_and_normalize(*side) for side in sides)
     loss, by_encoder, by_decoder = _projected_loss(encoder, decoder, data)
-    encoder_l1 = l1 / (encoder.shape[0] * L1_NUM_JOINTS)
-    decoder_l1 = l1 / (decoder.shape[0] * L1_NUM_LATENTS)
+    encoder_l1, decoder_l1 = l1_factors(*encoder.shape, l1)
     loss += encoder_l1 * np.abs(encoder).sum() + decoder_l1 * np.abs(decoder).sum()
     by_weights = (by_encoder + encoder_l1 * np.sign(encoder), by_decoder + decoder_l1 * np.sign(decoder))
     return float(loss), [free_gradient(gradient, *side) for gradient, side in zip(by_weights, sides, strict=True)]
@@ -77,45 +94,23 @@ def _projected_loss(encoder, decoder, data):
     num, _, num_joints = data.centered.shape
     dtype = data.centered.dtype
     encoder, decoder = encoder.astype(dtype), decoder.astype(dtype)
-    latents, visible = _encode(encoder, data)
-    joints = (latents.reshape(-1, len(encoder)) @ decoder.T).reshape(num, 3, num_joints) + data.center
+    points = data.centered.reshape(-1, num_joints)
+    latents = points @ encoder.T
+    joints = (latents @ decoder.T).reshape(num, 3, num_joints) + data.center
     depth = data.center[:, 2:]
     nearest = MIN_DEPTH_SHARE * depth
     z = joints[:, 2:]
     scale = depth / np.maximum(z, nearest)
     projected = joints[:, :2] * scale
     difference = projected - data.target
-    if data.mask is not None:
-        difference *= data.mask[:, None]
-    count = 2 * (num * num_joints if data.mask is None else float(data.mask.sum(dtype=np.float64)))
-    loss = np.abs(difference).sum(dtype=np.float64) / count
+    weights = np.broadcast_to(data.joint_weights, (num, num_joints)) if data.mask is None else data.mask * data.joint_weights
+    weights = weights[:, None] / dtype.type(2 * weights.sum(dtype=np.float64))
+    loss = (np.abs(difference) * weights).sum(dtype=np.float64)
 
-    by_projected = np.sign(difference) / dtype.type(count)
+    by_projected = np.sign(difference) * weights
     by_joints = np.empty_like(joints)
     np.multiply(by_projected, scale, out=by_joints[:, :2])
     by_z = -(by_projected * projected).sum(axis=1, keepdims=True) * scale / depth
     by_joints[:, 2:] = np.where(z > nearest, by_z, 0)
     by_joints = by_joints.reshape(-1, num_joints)
-    by_decoder = by_joints.T @ latents.reshape(-1, len(encoder))
-    by_latents = (by_joints @ decoder).reshape(latents.shape)
-    return loss, _encoder_gradient(by_latents, latents, visible, data), by_decoder
-
-
-def _encode(encoder, data):
-    """Latent points [n, 3, L] relative to the centre, and with a mask the visible sum of each row's weights [n, L]."""
-    num, _, num_joints = data.centered.shape
-    latents = (data.centered.reshape(-1, num_joints) @ encoder.T).reshape(num, 3, len(encoder))
-    if data.mask is None:
-        return latents, None
-    visible = data.mask @ encoder.T
-    return latents / np.maximum(visible, MIN_VISIBLE_WEIGHT)[:, None], visible
-
-
-def _encoder_gradient(by_latents, latents, visible, data):
-    num_joints, num_latents = data.centered.shape[-1], latents.shape[-1]
-    points = data.centered.reshape(-1, num_joints)
-    if data.mask is None:
-        return by_latents.reshape(-1, num_latents).T @ points
-    divisor = np.maximum(visible, MIN_VISIBLE_WEIGHT)
-    by_visible = np.where(visible > MIN_VISIBLE_WEIGHT, -(by_latents * latents).sum(axis=1) / divisor, 0)
-    return (by_latents / divisor[:, None]).reshape(-1, num_latents).T @ points + by_visible.T @ data.mask
+    return loss, (by_joints @ decoder).T @ points, by_joints.T @ latents

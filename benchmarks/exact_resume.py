@@ -70,7 +70,7 @@ micro_batches = 2
 ghost_batch_size = 8
 average_momentum = 0.9
 base_learning_rate = 3e-3
-autoencoder_steps = 60
+autoencoder_sweeps = 5
 """
 
 

@@ -47,7 +47,7 @@ initial_steps = {INITIAL_STEPS}
 finetune_steps = {FINETUNE_STEPS}
 checkpoint_interval = {CHECKPOINT_INTERVAL}
 base_learning_rate = 3e-3
-autoencoder_steps = 60
+autoencoder_sweeps = 5
 consistency = "regularize,hybrid"
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import evaluate
+from posepile.geometry.skeleton import merged_joint_names, skeleton_from_dict
 from tests import end_to_end
 
 # Two poses of three joints, metres apart enough to pass as millimetres. Relative to joint 0 the errors are
@@ -124,6 +126,48 @@ def test_models_are_compared_and_their_runs_left_alone(finished_run, tiny_data_r
     assert record["stamp"]["resampled"] == "sequences" and record["stamp"]["num_groups"] > 1
     assert f"{mpjpe['difference']:+.2f} [" in capsys.readouterr().out
     assert sorted(run.rglob("*")) == before
+
+
+def test_predictions_are_saved_for_a_new_format(finished_run, tiny_data_root, tmp_path, capsys):
+    run, path = finished_run[0], tmp_path / "both.npz"
+    arguments = [f"--model={run}", "--benchmarks=synthetic_photos", f"--data-root={tiny_data_root}",
+                 f"--save-predictions={path}"]
+    with end_to_end.command_line(*arguments):
+        evaluate.main(["evaluate.py"])
+    assert f"written: {path}" in capsys.readouterr().out
+    with np.load(path) as file, np.load(run / "autoencoder.npz") as autoencoder:
+        assert file["joints3d"].shape[1] == autoencoder["encoder"].shape[1]
+        assert file["new_joints2d"].shape == (len(file["joints3d"]), len(file["new_joint_names"]), 2)
+    assert_refused(arguments, ["both.npz exists"])
+    assert_refused([*arguments[:3], "--save-predictions=new.npz", "--extra-formats=F.npz"], ["leave out --extra-formats"])
+    assert_refused([arguments[0], "--benchmarks=synthetic_photos,synthetic_test", *arguments[2:3],
+                    "--save-predictions=new.npz"], ["one data set", "got 2"])
+
+
+def test_an_added_format_is_scored(finished_run, tiny_data_root, tmp_path):
+    """The model's joints of one format under another name, on data labelled under that name."""
+    run = finished_run[0]
+    with np.load(run / "pseudo_labels.npz") as file:
+        names = file["joint_names"].tolist()
+    source = tiny_data_root / "synthetic_test"
+    manifest = json.loads((source / "manifest.json").read_text())
+    labelled = skeleton_from_dict(manifest["skeleton"])
+    renamed = {"name": "renamed", "joints": list(labelled.joint_names)}
+    shutil.copytree(source, tmp_path / "renamed")
+    (tmp_path / "renamed" / "manifest.json").write_text(json.dumps({**manifest, "name": "renamed", "skeleton": renamed}))
+    rows = [names.index(name) for name in (labelled.joint_names if labelled.formats else merged_joint_names(labelled))]
+    np.savez(tmp_path / "renamed.npz", weights=np.eye(len(names), dtype=np.float32)[rows], joint_names=names,
+             skeleton=json.dumps(renamed))
+    flags = [f"--model={run}", "--benchmarks=renamed", f"--data-root={tmp_path}"]
+    assert_refused(flags, ["labelled in renamed, which this model was not trained on"])
+    with end_to_end.command_line(*flags, f"--extra-formats={tmp_path / 'renamed.npz'}", f"--output={tmp_path / 's.json'}"):
+        evaluate.main(["evaluate.py"])
+    score = json.loads((tmp_path / "s.json").read_text())["renamed"]["pooled"]
+    expected = json.loads((run / "evaluation" / "finetuned.json").read_text())["synthetic_test"]["pooled"]
+    assert score["a_mpjpe"] == pytest.approx(expected["a_mpjpe"], rel=0.2)  # formats weigh differently in the mean
+    np.savez(tmp_path / "renamed.npz", weights=np.eye(3, dtype=np.float32), joint_names=["a", "b", "c"],
+             skeleton=json.dumps({"name": "abc", "joints": ["a", "b", "c"]}))
+    assert_refused([*flags, f"--extra-formats={tmp_path / 'renamed.npz'}"], ["renamed.npz is for a model with 3 joints"])
 
 
 def test_bad_comparisons(files, finished_run, tiny_data_root, tmp_path):

@@ -217,14 +217,14 @@ sys.path.insert(0, {str(end_to_end.REPOSITORY)!r})
 from absl import app
 import train
 
-predict_poses = train.pseudo_labels.predict_poses
+predict_parts = train.pseudo_labels.predict_parts
 
 def predict_and_interrupt(predictor, dataset, *arguments):
     if dataset.name == "synthetic_gym":
         os.kill(os.getpid(), signal.SIGINT)
-    return predict_poses(predictor, dataset, *arguments)
+    return predict_parts(predictor, dataset, *arguments)
 
-train.pseudo_labels.predict_poses = predict_and_interrupt
+train.pseudo_labels.predict_parts = predict_and_interrupt
 app.run(train.main)
 """)
 
@@ -234,6 +234,8 @@ app.run(train.main)
     assert result.stderr.splitlines()[-1] == "stopped. The same command goes on from the last checkpoint."
     assert "Traceback" not in result.stderr
     assert not (run / "pseudo_labels.npz").exists() and leftovers(run) == []
+    finished = {path.name for path in (run / "pseudo_labels").iterdir()}
+    assert finished == {"synthetic_studio-00000.npz", "synthetic_street-00000.npz"}
     assert json.loads((run / "progress.json").read_text())["done"] == ["initial"]
 
 
@@ -465,7 +467,7 @@ crop_side = 64
 initial_steps = 30
 finetune_steps = 8
 base_learning_rate = 3e-3
-autoencoder_steps = 30
+autoencoder_sweeps = 5
 """)
     result = end_to_end.run_program("train.py", f"--dataset-set={tmp_path / 'alone.toml'}", f"--data-root={tiny_data_root}",
                                     cwd=tmp_path)

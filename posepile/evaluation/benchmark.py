@@ -1,5 +1,6 @@
 """Running a benchmark: predict a prepared data set's images and score the predictions."""
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ from posepile.evaluation.comparison import compare_poses
 from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
 from posepile.geometry.skeleton import Skeleton, joint_indices, merged_joint_names
 from posepile.prediction.predictor import Predictor
+from posepile.training.plausibility import MIN_DEPTH_MM
 from posepile.training.pseudo_labels import predict_poses
 
 _MEAN_POSE_EXAMPLES = 2000  # of each training set
@@ -24,8 +26,7 @@ def evaluation_split(dataset: PreparedDataset) -> str:
 
 def read_truth(dataset: PreparedDataset, split: str, positions: Sequence[int], crop_side: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels in the frames of the evaluation crops: joints3d [n, num_joints, 3] mm, and their mask [n, num_joints] bool."""
-    chunks = [crop_examples(dataset, split, positions[i:i + 256], crop_side) for i in range(0, len(positions), 256)]
-    return np.concatenate([c["joints3d"] for c in chunks]), np.concatenate([c["joints3d_mask"] for c in chunks])
+    return _read_crops(dataset, split, positions, crop_side, ("joints3d", "joints3d_mask"))
 
 
 def check_joints(predictor: Predictor, dataset: PreparedDataset) -> None:
@@ -76,6 +77,32 @@ def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions
     return {**score_merged(joints3d, true, mask, dataset.skeleton), "stamp": _stamp(dataset)}
 
 
+def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathlib.Path) -> dict:
+    """Predictions beside labels of another format, for fitting that format to the model's joints: `python -m ace add-skeleton`.
+
+    Of the train split, so that the others are left for scoring, or of the first there is. Writes, in the frames of the crops:
+    `joints3d` [n, J, 3] mm of the model's joints, nan for poses with a joint nearer than 300 mm; `joint_names`;
+    `new_joints3d` [n, K, 3] mm, or `new_joints2d` [n, K, 2] px with `intrinsics` [n, 3, 3], nan where there is no label;
+    `new_joint_names`; `skeleton`, the format of the labels as JSON.
+
+    Returns: split, num_poses, and num_left_out: those that are nan.
+    """
+    split = dataset.splits()[0]
+    positions = np.arange(dataset.num_examples(split))
+    joints3d = predict_poses(predictor, dataset, split, positions)
+    is_left_out = ~(joints3d[..., 2] >= MIN_DEPTH_MM).all(axis=1)
+    joints3d[is_left_out] = np.nan
+    name = f"joints{dataset.kind}"
+    labels, mask, intrinsics = _read_crops(dataset, split, positions, predictor.model.crop_side,
+                                           (name, f"{name}_mask", "intrinsics"))
+    with atomic_file(path) as file:
+        np.savez(file, joints3d=joints3d, joint_names=np.array(predictor.skeleton.joint_names),
+                 new_joint_names=np.array(dataset.skeleton.joint_names), skeleton=json.dumps(dataset.skeleton.to_dict()),
+                 **{f"new_{name}": np.where(mask[..., None], labels, np.nan)},
+                 **({"intrinsics": intrinsics} if dataset.kind == "2d" else {}))
+    return {"split": split, "num_poses": len(joints3d), "num_left_out": int(is_left_out.sum())}
+
+
 def compare_models(predictors: Mapping[str, Predictor], dataset: PreparedDataset, confidence: float = 0.95) -> dict:
     """Scores several models on the same images and compares each with the first.
 
@@ -124,6 +151,12 @@ def save_scores(path: pathlib.Path, scores: dict) -> None:
 def _mean_training_pose(training_set: PreparedDataset, skeleton: Skeleton, crop_side: int) -> np.ndarray:
     positions = evenly_spread(training_set.num_examples("train"), _MEAN_POSE_EXAMPLES)
     return mean_relative_pose(*read_truth(training_set, "train", positions, crop_side), skeleton)
+
+
+def _read_crops(dataset, split, positions, crop_side, keys):
+    """Arrays of `crop_examples`, for any number of examples."""
+    chunks = [crop_examples(dataset, split, positions[i:i + 256], crop_side) for i in range(0, len(positions), 256)]
+    return tuple(np.concatenate([chunk[key] for chunk in chunks]) for key in keys)
 
 
 def _scored_truth(dataset: PreparedDataset, crop_side: int) -> tuple[np.ndarray, np.ndarray]:

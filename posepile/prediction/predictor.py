@@ -3,6 +3,7 @@
 import json
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import cv2
 import keras
@@ -12,6 +13,7 @@ from posepile.data.crops import warp_crop
 from posepile.geometry.camera import crop_cameras, crop_homography, weak_crop_intrinsics
 from posepile.geometry.skeleton import Skeleton, joint_indices
 from posepile.models.pose_model import PoseModel
+from posepile.prediction.extra_formats import extend_outputs, load_extra_format
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -72,13 +74,19 @@ class Predictor:
 
     Attributes:
         model: the `PoseModel`.
-        skeleton: the merged skeleton of its outputs.
+        skeleton: the merged skeleton of all joints predicted: the model's, then those of the extra formats.
     """
 
-    def __init__(self, model: PoseModel | pathlib.Path | str, batch_size: int = DEFAULT_BATCH_SIZE):
+    def __init__(self, model: PoseModel | pathlib.Path | str, batch_size: int = DEFAULT_BATCH_SIZE,
+                 extra_formats: Sequence[pathlib.Path | str] = ()):
+        """
+        Args: extra_formats: files of formats that are predicted, too, see `posepile.prediction.extra_formats`.
+        Raises: as `load_model`, `load_extra_format` and `extend_outputs`.
+        """
+        formats = [load_extra_format(path) for path in extra_formats]
         self.model = model if isinstance(model, PoseModel) else load_model(model)
+        self.skeleton, self._extra_weights = extend_outputs(self.model.skeleton, formats)
         self.model.compile(jit_compile=default_jit_compile())
-        self.skeleton: Skeleton = self.model.skeleton
         self.batch_size = batch_size
 
     def predict_crops(self, image: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -98,7 +106,8 @@ class Predictor:
             padded = [np.concatenate([p, np.repeat(p[-1:], self.batch_size - count, axis=0)]) for p in part]
             inputs = {"image": padded[0], "intrinsics": np.float32(padded[1])}
             results.append(np.asarray(self.model.predict_on_batch(inputs))[:count])
-        return np.concatenate(results) if results else np.zeros((0, self.skeleton.num_joints, 3), np.float32)
+        joints3d = np.concatenate(results) if results else np.zeros((0, self.model.skeleton.num_joints, 3), np.float32)
+        return np.concatenate([joints3d, self._extra_weights @ joints3d], axis=1)
 
     def predict(self, image: np.ndarray, boxes: np.ndarray, intrinsics: np.ndarray | None = None,
                 distortion: np.ndarray | None = None, skeleton: Skeleton | str | None = None) -> np.ndarray:
@@ -110,7 +119,7 @@ class Predictor:
             intrinsics: [3, 3], px; None: a guess in which the largest person is seen under 8 degrees: depths are then only
                 right up to scale.
             distortion: OpenCV coefficients, or None.
-            skeleton: one of the model's formats or its name, see `skeleton.formats`; None: all joints.
+            skeleton: a format or its name, see `skeleton.formats`; None: all joints.
 
         Returns: [n, num_joints, 3] float32, mm.
         Raises: ValueError for an image or boxes of the wrong shape, or a format that the model does not predict.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posepile.data.augmentation import AugmentationConfig
@@ -20,6 +20,7 @@ ABSOLUTE_LOSS_START = 5000
 TEACHER_LOSS_START = 5000
 WEAK_PERSPECTIVE_STEPS = 500
 BN_INFERENCE_STEPS = 1000
+PSEUDO_LABEL_DATASETS = ("h36m", "bml_movi")  # where a set trains on neither: all with 3D labels
 _SHORT_PHASE_SHARE = 8  # onsets and tails take at most this part of a phase that is too short for the published step counts
 
 
@@ -47,8 +48,8 @@ class TrainConfig:
             trained and compared, and the first one makes the run's finetuned model.
         num_latents: latent points of the autoencoder; None: its default for the joint list.
         autoencoder_l1: factor of its l1 penalty.
-        autoencoder_steps: upper limit of its optimisation steps.
-        pseudo_label_datasets: data sets whose training images are pseudo-labelled; empty: all with 3D labels.
+        autoencoder_sweeps: over all its weights, at most so many.
+        pseudo_label_datasets: data sets whose training images are pseudo-labelled; empty: see `pseudo_labelled_datasets`.
         pseudo_labels_per_dataset: at most so many images of each.
         checkpoint_interval, validation_interval: steps.
         augmentation: how the training crops vary.
@@ -80,7 +81,7 @@ class TrainConfig:
     consistency: str = "regularize"
     num_latents: int | None = None
     autoencoder_l1: float = 0.6
-    autoencoder_steps: int = 3000
+    autoencoder_sweeps: int = 200
     pseudo_label_datasets: tuple[str, ...] = ()
     pseudo_labels_per_dataset: int = 20_000
     checkpoint_interval: int = 2000
@@ -99,7 +100,7 @@ class TrainConfig:
         if len(set(self.consistency_modes)) < len(self.consistency_modes):
             raise ValueError(f"consistency {self.consistency!r} names a way twice")
         _check_choice("precision", self.precision, PRECISIONS)
-        for name in ("crop_side", "initial_steps", "finetune_steps", "checkpoint_interval", "autoencoder_steps",
+        for name in ("crop_side", "initial_steps", "finetune_steps", "checkpoint_interval", "autoencoder_sweeps",
                      "pseudo_labels_per_dataset", "micro_batches", "validation_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -214,6 +215,22 @@ def make_config(hyperparameters: Mapping[str, Any], overrides: Mapping[str, Any]
     if values.get("precision") == "auto":
         values["precision"] = "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
     return TrainConfig(**values)
+
+
+def pseudo_labelled_datasets(names: Sequence[str], trained: Sequence[str]) -> tuple[str, ...]:
+    """The data sets whose training images are pseudo-labelled, in the order of `trained`.
+
+    Args:
+        names: the chosen ones; if empty, those of PSEUDO_LABEL_DATASETS that are trained on, or all if none is.
+        trained: the data sets with 3D labels that are trained on.
+
+    Raises: ValueError naming those that are not trained on.
+    """
+    if unknown := [name for name in names if name not in trained]:
+        raise ValueError(f"pseudo_label_datasets names {', '.join(unknown)}; valid ones are the data sets that are trained on "
+                         f"with 3D labels: {', '.join(trained)}")
+    chosen = names or PSEUDO_LABEL_DATASETS
+    return tuple(name for name in trained if name in chosen) or tuple(trained)
 
 
 def cpu_has_bfloat16() -> bool:

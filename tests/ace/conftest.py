@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ace.fitting import fit_autoencoder
-from tests.ace.kinematic_poses import joint_landmarks, kinematic_poses, merged_skeleton, noisy
+from benchmarks.kinematic_poses import joint_landmarks, kinematic_poses, merged_skeleton, noisy
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +20,4 @@ def poses(skeleton):
 @pytest.fixture(scope="session")
 def autoencoder(skeleton, poses):
     """Fitted to noisy poses."""
-    return fit_autoencoder(noisy(poses, np.random.default_rng(4), 20, 3), skeleton, steps=1500, progress=False)
+    return fit_autoencoder(noisy(poses, np.random.default_rng(4), 20, 3), skeleton, progress=False)

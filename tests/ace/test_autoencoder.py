@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ace.autoencoder import AffineAutoencoder, center_poses
+from ace.autoencoder import AffineAutoencoder
+from ace.missing_joints import center_poses
+from benchmarks.kinematic_poses import euler_rotation, mirrored
 from posepile.geometry.skeleton import skeleton_from_dict
-from tests.ace.kinematic_poses import euler_rotation, mirrored
 
 LINE = skeleton_from_dict({"name": "line", "joints": ["left_hand", "right_hand", "head"],
                            "mirror_pairs": [["left_hand", "right_hand"]]})
@@ -28,8 +29,8 @@ def test_encode_and_decode_by_hand(by_hand):
 def test_masked_encoding_by_hand(by_hand):
     joints = np.array([[10.0, 0.0], [-10.0, 0.0], [np.nan, np.nan]])
     latents = by_hand.encode(joints, np.array([True, True, False]))
-    # without the head: 0.8 / 0.8 of the left hand; the centre point is half of each hand
-    np.testing.assert_allclose(latents, [[10, 0], [-10, 0], [0, 0]], atol=1e-5)
+    # the head is put between the hands, at the origin, which leaves 0.8 of a hand
+    np.testing.assert_allclose(latents, [[8, 0], [-8, 0], [0, 0]], atol=1e-5)
     # only the head is seen, with weight 0.2 < 0.25 in the hands' points: its own mean, where everything then stands
     latents = by_hand.encode(np.array([[np.nan] * 2, [np.nan] * 2, [0.0, 20.0]]), np.array([False, False, True]))
     np.testing.assert_allclose(latents, [[0, 20]] * 3, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 
 from ace.affine_weights import latent_mirror, tie_and_normalize
 from ace.layer import AffineCombination
-from tests.ace.kinematic_poses import mirrored
+from benchmarks.kinematic_poses import mirrored
 
 ROWS, COLUMNS = latent_mirror(2, 1), np.array([1, 0, 3, 2, 4, 5])
 

@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
-from ace import objective
 from ace.affine_weights import latent_mirror, tie_and_normalize
 from ace.autoencoder import AffineAutoencoder
 from ace.objective import make_fit_data, objective_and_gradients
 from posepile.geometry.skeleton import skeleton_from_dict
 
 MIRRORS = (latent_mirror(2, 1), np.array([1, 0, 3, 2, 4, 5]))  # 5 latent points, 6 joints
+
+
+def affine(free):
+    return tie_and_normalize(free[0], *MIRRORS), tie_and_normalize(free[1], *MIRRORS[::-1])
 
 
 def random_problem(rng, masked):
@@ -23,7 +26,7 @@ def independent_objective(poses, mask, free, l1):
     """The formula, pose by pose and joint by joint, in mm, through the record's own encoding."""
     names = ["left_a", "right_a", "left_b", "right_b", "c", "d"]
     skeleton = skeleton_from_dict({"name": "six", "joints": names, "mirror_pairs": [names[:2], names[2:4]]})
-    encoder, decoder = tie_and_normalize(free[0], *MIRRORS), tie_and_normalize(free[1], *MIRRORS[::-1])
+    encoder, decoder = affine(free)
     record = AffineAutoencoder(encoder, decoder, skeleton, 2, 2, 1)
     differences = []
     for i, pose in enumerate(poses):
@@ -38,7 +41,7 @@ def independent_objective(poses, mask, free, l1):
 @pytest.mark.parametrize("masked", [False, True])
 def test_objective_against_an_independent_one(masked):
     poses, mask, free = random_problem(np.random.default_rng(0), masked)
-    value, _ = objective_and_gradients(free, make_fit_data(poses, mask, np.float64), MIRRORS, l1=0.6)
+    value, _ = objective_and_gradients(free, make_fit_data(poses, mask, None, affine(free), np.float64), MIRRORS, l1=0.6)
     assert value == pytest.approx(independent_objective(poses, mask, free, 0.6), rel=1e-5)
 
 
@@ -46,18 +49,17 @@ def test_at_full_size_the_penalty_is_the_mean_absolute_weight():
     rng = np.random.default_rng(1)
     mirrors = (latent_mirror(20, 8), latent_mirror(250, 55))
     free = [rng.uniform(size=(48, 555)) + rng.normal(size=(48, 555)), rng.normal(0.5, 1, (555, 48))]
-    data = make_fit_data(rng.normal(0, 100, (2, 555, 3)) + np.array([0, 0, 4000]), None, np.float64)
+    data = make_fit_data(rng.normal(0, 100, (2, 555, 3)) + np.array([0, 0, 4000]), None, dtype=np.float64)
     encoder, decoder = tie_and_normalize(free[0], *mirrors), tie_and_normalize(free[1], *mirrors[::-1])
     penalty = objective_and_gradients(free, data, mirrors, 0.6)[0] - objective_and_gradients(free, data, mirrors, 0)[0]
     assert penalty == pytest.approx(0.6 * (np.abs(encoder).mean() + np.abs(decoder).mean()))
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("min_visible", [0.25, 0.8])  # the larger one cuts off many masked points
-def test_gradients_against_finite_differences(masked, min_visible, monkeypatch):
-    monkeypatch.setattr(objective, "MIN_VISIBLE_WEIGHT", min_visible)
+def test_gradients_against_finite_differences(masked):
+    """Where missing joints stand in the input is not part of it."""
     poses, mask, free = random_problem(np.random.default_rng(2), masked)
-    data = make_fit_data(poses, mask, np.float64)
+    data = make_fit_data(poses, mask, None, affine(free), np.float64)
     _, gradients = objective_and_gradients(free, data, MIRRORS, l1=0.6)
     for k, gradient in enumerate(gradients):
         assert np.abs(gradient).max() > 1e-3
@@ -80,8 +82,8 @@ def test_depth_errors_cost_nothing_at_the_optical_axis():
 
 def test_garbage_under_a_false_mask_changes_nothing():
     poses, mask, free = random_problem(np.random.default_rng(3), masked=True)
-    results = [objective_and_gradients(free, make_fit_data(np.where(mask[..., None], poses, junk), mask), MIRRORS, 0.6)
-               for junk in (np.nan, 1e9, 0.0)]
+    results = [objective_and_gradients(free, make_fit_data(np.where(mask[..., None], poses, junk), mask, None, affine(free)),
+                                       MIRRORS, 0.6) for junk in (np.nan, 1e9, 0.0)]
     for value, gradients in results[1:]:
         assert value == results[0][0]
         for gradient, expected in zip(gradients, results[0][1], strict=True):
@@ -93,3 +95,18 @@ def test_a_joint_reconstructed_behind_the_camera_gives_finite_gradients():
     free = [np.eye(5, 6) * 9 - 1, np.eye(6, 5) * 9 - 1]  # far from convex
     value, gradients = objective_and_gradients(free, make_fit_data(poses, None), MIRRORS, 0.6)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
+
+
+def test_joint_weights_are_those_of_the_mean():
+    """A joint that counts double is like one that is there twice; a joint of weight 0 is like one that is not valid."""
+    poses, _, free = random_problem(np.random.default_rng(5), masked=False)
+    weights = affine(free)
+    errors = [objective_and_gradients(free, make_fit_data(poses, None, np.eye(6)[j], dtype=np.float64), MIRRORS, 0)[0]
+              for j in range(6)]
+    joint_weights = np.array([2, 2, 1, 1, 0, 3.0])
+    weighted = objective_and_gradients(free, make_fit_data(poses, None, joint_weights, dtype=np.float64), MIRRORS, 0)[0]
+    assert weighted == pytest.approx(np.average(errors, weights=joint_weights), rel=1e-6)
+    mask = np.ones((4, 6), bool)
+    mask[1:, 4] = False
+    data = make_fit_data(poses, mask, joint_weights, weights, np.float64)
+    assert objective_and_gradients(free, data, MIRRORS, 0)[0] > 0

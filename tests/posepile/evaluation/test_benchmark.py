@@ -15,6 +15,7 @@ class _KnowsTheTruth:
     """A predictor that answers with the labels of the data set, off by `offset`, whatever it is shown; other joints are nan."""
 
     skeleton = small_model.MERGED
+    batch_size = 8
 
     class model:
         crop_side = 32
@@ -60,6 +61,31 @@ def test_scores_of_planted_errors(legs, tmp_path):
         truth, mask = benchmark.read_truth(legs, "test", range(30), 32)
         np.testing.assert_allclose(file["joints3d"], truth + offset, rtol=1e-5)
         assert mask.all()
+
+
+def test_predictions_are_saved_beside_labels(legs, batch_plan, tmp_path):
+    """In the frames of the crops, of the train split; the pose with a joint too near is left out."""
+    predictor, path = _KnowsTheTruth(legs, "train", 5), tmp_path / "both.npz"
+    predictor.poses[:, np.isnan(predictor.poses[0, :, 0])] = 4000
+    predictor.poses[3, 0, 2] = 299
+    assert benchmark.save_predictions(predictor, legs, path) == {"split": "train", "num_poses": 10, "num_left_out": 1}
+    with np.load(path) as file:
+        assert file["joint_names"].tolist() == list(small_model.MERGED.joint_names)
+        assert file["new_joint_names"].tolist() == list(small_model.LEGS.joint_names)
+        assert small_model.skeleton_from_dict(json.loads(str(file["skeleton"]))) == small_model.LEGS
+        joints = file["joints3d"]
+        assert np.flatnonzero(np.isnan(joints).any(axis=(1, 2))).tolist() == [3] and np.isnan(joints[3]).all()
+        np.testing.assert_allclose(np.delete(joints[:, joint_indices(small_model.MERGED, small_model.LEGS)], 3, axis=0),
+                                   np.delete(file["new_joints3d"], 3, axis=0) + 5, rtol=1e-5)
+    photos = batch_plan.datasets_2d[0][0]
+    crops = crop_examples(photos, "train", range(photos.num_examples("train")), 32)
+    predictor.poses = np.full((len(crops["image"]), 7, 3), 4000.0)
+    predictor.position = 0
+    benchmark.save_predictions(predictor, photos, path)
+    with np.load(path) as file:
+        expected = np.where(crops["joints2d_mask"][..., None], crops["joints2d"], np.nan)
+        np.testing.assert_array_equal(file["new_joints2d"], expected)
+        np.testing.assert_array_equal(file["intrinsics"], crops["intrinsics"])
 
 
 def test_truth_is_read_in_pieces_in_order(legs, monkeypatch):

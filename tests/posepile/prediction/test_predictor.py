@@ -108,6 +108,24 @@ def test_one_format_of_the_model(predictor):
         predictor.predict(IMAGE, BOXES, INTRINSICS, skeleton=other)
 
 
+def test_an_added_format(predictor, tmp_path):
+    """Its joints are combinations of the model's, which stay as they were."""
+    weights = np.float32([[0.25, 0.75, 0, 0, 0, 0, 0], [0, 0, 0, 0.5, -0.5, 0, 1]])
+    np.savez(tmp_path / "cuffs.npz", weights=weights, joint_names=np.array(small_model.MERGED.joint_names),
+             skeleton='{"name": "cuffs", "joints": ["a", "b"]}')
+    extended = Predictor(predictor.model, batch_size=4, extra_formats=[tmp_path / "cuffs.npz"])
+    expected = predictor.predict(IMAGE, BOXES, INTRINSICS)
+    everything = extended.predict(IMAGE, BOXES, INTRINSICS)
+    np.testing.assert_array_equal(everything[:, :7], expected)
+    cuffs = extended.predict(IMAGE, BOXES, INTRINSICS, skeleton="cuffs")
+    np.testing.assert_array_equal(cuffs, everything[:, 7:])
+    np.testing.assert_allclose(cuffs[:, 0], 0.25 * expected[:, 0] + 0.75 * expected[:, 1], rtol=1e-4, atol=0.01)
+    np.testing.assert_allclose(cuffs[:, 1], (expected[:, 3] - expected[:, 4]) / 2 + expected[:, 6], rtol=1e-4, atol=0.01)
+    assert extended.predict(IMAGE, [], skeleton="cuffs").shape == (0, 2, 3)
+    with pytest.raises(ValueError, match="does not predict the format 'cufs'; its formats: arms, legs, cuffs"):
+        extended.predict(IMAGE, BOXES, skeleton="cufs")
+
+
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0, 5))])
 def test_no_people(predictor, boxes):
     assert predictor.predict(IMAGE, boxes, INTRINSICS).shape == (0, 7, 3)

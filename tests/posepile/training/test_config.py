@@ -123,6 +123,21 @@ def test_onsets_of_phases_too_short_for_the_published_ones():
                 defaults.weak_steps(steps)) == expected
 
 
+@pytest.mark.parametrize(("names", "trained", "expected"), [
+    ((), ("aist", "bml_movi", "gpa", "h36m"), ("bml_movi", "h36m")),
+    ((), ("aist", "h36m"), ("h36m",)),
+    ((), ("studio", "street"), ("studio", "street")),
+    (("gpa", "aist", "gpa"), ("aist", "h36m", "gpa"), ("aist", "gpa")),
+])
+def test_pseudo_labelled_datasets(names, trained, expected):
+    assert config.pseudo_labelled_datasets(names, trained) == expected
+
+
+def test_pseudo_labelled_datasets_have_to_be_trained_on():
+    with pytest.raises(ValueError, match=r"names coco, gaa; valid ones .* with 3D labels: aist, gpa"):
+        config.pseudo_labelled_datasets(["coco", "aist", "gaa"], ["aist", "gpa"])
+
+
 def test_unknown_choices_are_spelled_out_completely():
     with pytest.raises(ValueError, match=", ".join(config.CONSISTENCY_MODES)):
         make_config({"consistency": "x"}, {})
