@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
+TEST_PROCESSES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test bench lint clean
@@ -12,7 +13,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input_pipeline --json
@@ -20,6 +21,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train_step --json
 	$(BIN)/python -m benchmarks.exact_resume --json
 	$(BIN)/python -m benchmarks.max_norm_stress --json
+	$(BIN)/python -m benchmarks.autoencoder --json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -18,10 +18,10 @@ import pathlib
 import sys
 
 from ace.autoencoder import AffineAutoencoder
+from ace.files import refuse_existing
 from ace.fitting import L1_WEIGHT, MAX_SWEEPS, fit_autoencoder
 from ace.joint_weights import parse_joint_weights
-from ace.output_files import refuse_existing
-from ace.pose_files import read_poses
+from ace.poses import read_poses
 from ace.report import measure
 from ace.report_folder import REPORT_FILES, to_json, write_report
 from ace.report_text import describe, pruning_text, report_text

@@ -5,16 +5,15 @@ of the weight matrices sums to 1. So one set of weights serves 2D and 3D points,
 """
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
-import tempfile
-import zipfile
-import zlib
 
 import numpy as np
 
 from ace.affine_weights import latent_mirror, prune_weights
+from ace.files import read_npz, write_whole
 from ace.missing_joints import fill_missing
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
@@ -131,21 +130,10 @@ class AffineAutoencoder:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an .npz file without pickles; it appears under its name only when complete."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, encoder=self.encoder, decoder=self.decoder, num_left=self.num_left,
-                         num_right=self.num_right, num_centre=self.num_centre, history=self.history,
-                         skeleton=json.dumps(self.skeleton.to_dict()))
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise
+        file = io.BytesIO()
+        np.savez(file, encoder=self.encoder, decoder=self.decoder, num_left=self.num_left, num_right=self.num_right,
+                 num_centre=self.num_centre, history=self.history, skeleton=json.dumps(self.skeleton.to_dict()))
+        write_whole(pathlib.Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "AffineAutoencoder":
@@ -170,16 +158,3 @@ class AffineAutoencoder:
             raise ValueError(f"points have shape {list(points.shape)}; expected [..., {num_points}, 2 or 3]: the "
                              f"{num_points} {what} of the autoencoder for {self.skeleton.name}")
         return points if points.dtype == np.float64 else points.astype(np.float32)
-
-
-def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, without pickles. Raises: FileNotFoundError; ValueError if it is not such a file."""
-    try:
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is no .npz file")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-    except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"the .npz file is damaged: {error}") from error

@@ -21,6 +21,7 @@ NEGLIGIBLE_SHARE = 1e-3  # of the smoothing: smaller weights of the encoder have
 FLAT_IMPROVEMENT, FLAT_INTERVAL = 2e-4, 10  # flat: so many sweeps improve the objective by no larger share
 MAX_EXTRAPOLATION = 0.95  # of the change from sweep to sweep
 SPARSITY_WEIGHT, SPARSITY_SCALE = 0.003, 0.02  # see `BlockDescent`
+NOISE_VARIANCE = 100.0  # mm^2
 FAINT_WEIGHT = 1e-4  # of all joints in a latent point that starts at one: what is exactly 0 stays so
 DUPLICATE_MM = 1.0  # mean distance of latent points that do the work of one
 DEAD_WEIGHT = 1e-3  # no weight of a dead latent point is as large
@@ -32,9 +33,12 @@ _RIDGE = 1e-9  # of the mean variance: keeps systems solvable where latent point
 class BlockDescent:
     """One descent, from given weights.
 
-    Among the many convex combinations of latent points that give the same point, the decoder takes those of few points: a
-    small logarithmic penalty, 0.003 l1 log(1 + |w| / 0.02), is added to |w|. It costs 0.07 % of the objective and halves the
-    number of weights.
+    The objective does not tell the many convex combinations apart that show the same on the image. Two small terms do:
+
+    * The decoder takes combinations of few latent points: to |w| is added 0.003 log(1 + |w| / 0.02). On poses of 555 joints
+      this halves the number of weights and raises the objective by 0.07 %.
+    * The encoder averages over joints as if each had independent noise of 10 mm, which the image does not show: to v_j are
+      added 100 mm^2 |R_j|^2. Errors in depth of the reconstruction fall by 28 %, and the objective rises by 0.9 %.
 
     Attributes:
         encoder, decoder: [L, J], [J, L] float64, of the best sweep so far; rows sum to 1, mirror images share weights.
@@ -87,9 +91,13 @@ class BlockDescent:
     def _objective(self, encoder, decoder, smoothing):
         weights = [np.sqrt(np.square(w) + smoothing**2).sum() for w in (encoder, decoder)]
         sparsity = SPARSITY_WEIGHT * np.log1p(np.abs(decoder) / SPARSITY_SCALE).sum()
-        latents = encoder @ self._moments
-        return float(self._data_factors @ self._deviations(decoder, latents @ encoder.T, latents.T)
+        return float(self._data_factors @ self._deviations(decoder, *self._latent_moments(encoder))
                      + self._encoder_l1 * weights[0] + self._decoder_l1 * (weights[1] + sparsity))
+
+    def _latent_moments(self, encoder):
+        """Second moments of the latent points [L, L], and of joints with them [J, L]."""
+        products = self._moments @ encoder.T
+        return encoder @ products + NOISE_VARIANCE * encoder @ encoder.T, products
 
     def _deviations(self, decoder, gram, products):
         """[J] mm: standard deviations of the joints' residuals; `gram` [L, L] of the latents, `products` [J, L] with them."""
@@ -98,8 +106,8 @@ class BlockDescent:
 
     def _fit_decoder(self, encoder, decoder):
         """Each joint's weights, given the latent points."""
-        latents, own, mirror = encoder @ self._moments, self._own_joints, self._joint_mirror
-        gram, products = latents @ encoder.T, latents.T
+        own, mirror = self._own_joints, self._joint_mirror
+        gram, products = self._latent_moments(encoder)
         curvatures = (self._data_factors / self._deviations(decoder, gram, products) / 2)[own]
         magnitudes = np.sqrt(np.square(decoder[own]) + self._smoothing**2)
         systems = curvatures[:, None, None] * gram
@@ -116,19 +124,20 @@ class BlockDescent:
 
     def _fit_encoder(self, encoder, decoder):
         """Each latent point's weights in turn, given the decoder and the other latent points."""
-        latents, encoder = encoder @ self._moments, encoder.copy()
-        curvatures = self._data_factors / self._deviations(decoder, latents @ encoder.T, latents.T) / 2
+        curvatures = self._data_factors / self._deviations(decoder, *self._latent_moments(encoder)) / 2
+        encoder = encoder.copy()
         weighted = decoder.T * curvatures
         gram = weighted @ decoder
         for k in self._own_latents:
             if gram[k, k] == 0:  # no joint uses it
                 continue
-            wanted = encoder[k] + (weighted[k] - gram[k] @ encoder) / gram[k, k]  # what the joints would have it be
+            others = gram[k] @ encoder - gram[k, k] * encoder[k]
+            wanted = self._moments @ (weighted[k] - others) - NOISE_VARIANCE * others
             used = np.flatnonzero(np.abs(encoder[k]) > NEGLIGIBLE_SHARE * self._smoothing)
             system = self._moments[np.ix_(used, used)]
             magnitudes = np.sqrt(np.square(encoder[k, used]) + self._smoothing**2)
-            system[np.diag_indices_from(system)] += self._encoder_l1 / 2 / magnitudes / gram[k, k]
-            right = np.stack([self._moments[used] @ wanted, np.ones(len(used))], axis=-1)
+            system[np.diag_indices_from(system)] += NOISE_VARIANCE + self._encoder_l1 / 2 / magnitudes / gram[k, k]
+            right = np.stack([wanted[used] / gram[k, k], np.ones(len(used))], axis=-1)
             solutions = cho_solve(cho_factor(system, overwrite_a=True, check_finite=False), right, check_finite=False)
             row = np.zeros(encoder.shape[1])
             row[used] = _sum_to_one(*solutions.T)
@@ -152,8 +161,7 @@ class BlockDescent:
     def _seed(self, useless, encoder, decoder):
         """Moves latent points to the joints of their side or centre with the largest residuals."""
         encoder, decoder = encoder.copy(), decoder.copy()
-        latents = encoder @ self._moments
-        residuals = self._deviations(decoder, latents @ encoder.T, latents.T)
+        residuals = self._deviations(decoder, *self._latent_moments(encoder))
         own_image = self._joint_mirror == np.arange(len(residuals))
         for k in useless:
             candidates = np.flatnonzero(own_image == (self._latent_mirror[k] == k))

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from ace.autoencoder import AffineAutoencoder
 from ace.drawing import DPI
-from ace.report import MAX_SAMPLE_POSES, evenly_spaced, latent_labels, latent_sides, valid_joints
+from ace.poses import evenly_spread
+from ace.report import MAX_SAMPLE_POSES, latent_labels, latent_sides, valid_joints
 from posepile.geometry.skeleton import Skeleton
 
 SIDE_COLORS = {"left": (0, 140 / 255, 1), "right": (1, 120 / 255, 0), "centre": (90 / 255, 210 / 255, 60 / 255)}
@@ -28,7 +29,7 @@ def latents_figure(autoencoder: AffineAutoencoder, poses: np.ndarray, masks: np.
     valid = valid_joints(autoencoder, poses, masks)
     typical = typical_pose(poses, valid, autoencoder.skeleton)
     usable = np.flatnonzero(valid.any(axis=1))
-    shown = usable[evenly_spaced(len(usable), NUM_SMALL_POSES)]
+    shown = usable[evenly_spread(len(usable), NUM_SMALL_POSES)]
     labels = latent_labels(autoencoder)
     name_inches = max(1.9, 0.1 + _LETTER_INCHES * max(map(len, labels)))
     width, height = 2 * (_BODY_WIDTH + 2 * name_inches), _BODY_INCHES + _SMALL_INCHES + 2 * _TITLE_INCHES
@@ -59,7 +60,7 @@ def typical_pose(poses: np.ndarray, valid: np.ndarray, skeleton: Skeleton) -> in
     Only poses with as many valid joints as any come into question, and at most MAX_SAMPLE_POSES of them.
     """
     chosen = np.flatnonzero(valid.sum(axis=1) == valid.sum(axis=1).max())
-    chosen = chosen[evenly_spaced(len(chosen), MAX_SAMPLE_POSES)]
+    chosen = chosen[evenly_spread(len(chosen), MAX_SAMPLE_POSES)]
     joints = [np.where(valid[k, :, None], poses[k], np.nan).astype(np.float64) for k in chosen]
     turned = np.stack([(pose - np.nanmean(pose, axis=0)) @ facing_rotation(pose, skeleton).T for pose in joints])
     mean = np.ma.masked_invalid(turned).mean(axis=0).filled(0)

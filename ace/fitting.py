@@ -14,12 +14,13 @@ from ace.block_descent import BlockDescent
 from ace.first_guess import guess_weights
 from ace.moments import joint_moments
 from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data, objective_and_gradients
+from ace.poses import evenly_spread
 from posepile.geometry.skeleton import Skeleton
 
 L1_WEIGHT = 0.6
 MAX_SWEEPS = 200
 RESTART_SWEEPS = 25  # after which the best of several first guesses is known
-NUM_MOMENT_POSES = 50_000  # poses that the moments are taken of, at most
+MAX_POSES = 50_000  # evenly spread over those given
 ZERO_WEIGHT = 1e-5  # smaller weights become 0 after the sweeps and stay so
 REFINING_RATES, REFINING_STEPS, REFINING_BATCH_SIZE = (1e-4, 1e-5), 300, 128  # of each rate
 NUM_HISTORY_POSES = 1000  # poses that the history's objective is taken of
@@ -58,7 +59,8 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     """Fits encoder and decoder to poses in all formats; the same arguments give the same weights.
 
     Args:
-        poses: [n, num_joints, 3] camera space, mm; every person in all formats, for instance predictions.
+        poses: [n, num_joints, 3] camera space, mm; every person in all formats, for instance predictions. Of more than
+            50,000, so many are used, evenly spread.
         skeleton: the joint list; its mirror table ties the weights of both sides.
         num_latents: default: `default_num_latents`; split by `split_latents`.
         masks: [n, num_joints] bool, False for joints to leave out; default: those that are not nan.
@@ -72,6 +74,9 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     Raises: ValueError for poses, masks or numbers that do not fit, naming the first wrong pose and joint.
     """
     poses, masks = _checked_poses(poses, masks, skeleton)
+    if len(poses) > MAX_POSES:
+        chosen = evenly_spread(len(poses), MAX_POSES)
+        poses, masks = poses[chosen], None if masks is None else masks[chosen]
     num_side, num_centre = split_latents(default_num_latents(skeleton) if num_latents is None else num_latents,
                                          skeleton)
     if sweeps < 1 or restarts < 1 or not 0 <= l1 < np.inf:
@@ -80,11 +85,10 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     mirrors = (latent_mirror(num_side, num_centre), np.array(skeleton.mirror))
     rng = np.random.default_rng(seed)
     with tqdm.tqdm(desc="autoencoder", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
-        chosen = _evenly_spread(len(poses), NUM_MOMENT_POSES)
-        moments = joint_moments(poses[chosen], None if masks is None else masks[chosen], mirrors[1])
+        moments = joint_moments(poses, masks, mirrors[1])
         descents = [BlockDescent(*guess_weights(moments, mirrors[1], num_side, num_centre, rng if restart else None),
                                  moments, joint_weights, mirrors, l1) for restart in range(restarts)]
-        chosen = _evenly_spread(len(poses), NUM_HISTORY_POSES)
+        chosen = evenly_spread(len(poses), NUM_HISTORY_POSES)
         sample = make_fit_data(poses[chosen], None if masks is None else masks[chosen], joint_weights,
                                (descents[0].encoder, descents[0].decoder))
         history = _History(sample, mirrors, l1, bar)
@@ -155,10 +159,6 @@ def _adam_step(weights, gradient, first, second, step, rate):
     scale = rate / (1 - ADAM_BETA1**step)
     weights -= scale * first / (np.sqrt(second / (1 - ADAM_BETA2**step)) + ADAM_EPSILON)
 
-
-def _evenly_spread(num, most):
-    """At most `most` of `num` positions, rising, from the first one to the last one."""
-    return np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64))
 
 
 def _checked_joint_weights(joint_weights, skeleton):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ace.poses import center_poses
+
 MIN_VISIBLE_WEIGHT = 0.25  # sum of a latent point's weights of visible joints, below which they tell little of it
 PRIOR_WEIGHT = 0.01  # of such a first estimate of a latent point, against 1 for a visible joint
 _CHUNK = 1000  # poses
@@ -26,21 +28,6 @@ def fill_missing(points: np.ndarray, mask: np.ndarray, encoder: np.ndarray, deco
         chosen = incomplete[start:start + _CHUNK]
         filled[chosen] = _fill(points[chosen], mask[chosen], encoder.astype(points.dtype), decoder.astype(points.dtype))
     return filled
-
-
-def center_poses(points: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Poses relative to the mean of their valid joints.
-
-    Args: points: [..., num_joints, d]; mask: [..., num_joints] bool, or None if all are valid.
-    Returns: the means [..., 1, d], and [..., num_joints, d] relative to them, 0 where the mask is False.
-    """
-    if mask is None:
-        center = points.mean(axis=-2, keepdims=True)
-        return center, points - center
-    points = np.where(mask[..., None], points, 0)
-    count = np.maximum(mask.sum(axis=-1), 1)[..., None, None]
-    center = (points.sum(axis=-2, keepdims=True) / count).astype(points.dtype)
-    return center, np.where(mask[..., None], points - center, 0)
 
 
 def _fill(points, mask, encoder, decoder):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ace.missing_joints import center_poses
+from ace.poses import center_poses
 
 _CHUNK = 4096  # poses
 _MIN_VARIANCE_SHARE = 1e-9  # of the largest variance: by rounding, and with missing joints, there are negative ones

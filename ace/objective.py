@@ -16,7 +16,8 @@ import dataclasses
 import numpy as np
 
 from ace.affine_weights import free_gradient, tie_and_normalize
-from ace.missing_joints import center_poses, fill_missing
+from ace.missing_joints import fill_missing
+from ace.poses import center_poses
 
 L1_NUM_JOINTS, L1_NUM_LATENTS = 555, 48  # the paper's joint list; 20 left, 20 right and 8 centre latent points
 MIN_DEPTH_SHARE = 0.1  # of a person's mean depth: a joint reconstructed nearer is projected from there

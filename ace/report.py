@@ -6,7 +6,7 @@
 import numpy as np
 
 from ace.autoencoder import ZERO_WEIGHT, AffineAutoencoder
-from ace.missing_joints import center_poses
+from ace.poses import center_poses, evenly_spread
 from posepile.geometry.skeleton import joint_indices, plain_joint_names
 
 DUPLICATE_MM = 5.0  # two latent points that are nearer on average say the same
@@ -90,10 +90,6 @@ def valid_joints(autoencoder: AffineAutoencoder, poses: np.ndarray, masks: np.nd
     return valid
 
 
-def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """Indices from 0 to count - 1, at most `most` of them: all, or evenly spaced ones with both ends."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-
 
 def reconstruction_errors(autoencoder: AffineAutoencoder, poses: np.ndarray,
                           masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +146,7 @@ def _duplicates(autoencoder, poses, masks):
     difference = np.array([np.abs(encoder - row).max(axis=1) for row in encoder])
     distance = np.full(difference.shape, np.inf)
     if poses is not None:
-        chosen = evenly_spaced(len(poses), MAX_SAMPLE_POSES)
+        chosen = evenly_spread(len(poses), MAX_SAMPLE_POSES)
         poses = poses[chosen]
         valid = valid_joints(autoencoder, poses, None if masks is None else masks[chosen])
         latents = autoencoder.encode(poses, valid)[valid.any(axis=1)]

@@ -8,7 +8,7 @@ import numpy as np
 from ace.autoencoder import AffineAutoencoder
 from ace.body_drawing import latents_figure
 from ace.drawing import error_figure, figure_png, objective_figure, weights_figure
-from ace.output_files import write_whole
+from ace.files import write_whole
 
 REPORT_FILES = ("report.txt", "report.json", "weights.png", "objective.png", "latents.png", "error_per_joint.png")
 

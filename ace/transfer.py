@@ -22,9 +22,10 @@ import numpy as np
 from scipy.optimize import linprog
 
 from ace.autoencoder import AffineAutoencoder
+from ace.files import write_whole
 from ace.objective import L1_NUM_LATENTS, MIN_DEPTH_SHARE
-from ace.output_files import write_whole
-from ace.transfer_samples import checked_samples, evenly_spread, pose_extents
+from ace.poses import evenly_spread
+from ace.transfer_samples import checked_samples, pose_extents
 from posepile.geometry.skeleton import Skeleton
 
 CURVE_POSES = (25, 50, 100, 200)  # of the learning curve, and all

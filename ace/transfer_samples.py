@@ -18,8 +18,9 @@ import tomllib
 
 import numpy as np
 
-from ace.autoencoder import AffineAutoencoder, read_npz
-from ace.missing_joints import center_poses
+from ace.autoencoder import AffineAutoencoder
+from ace.files import read_npz
+from ace.poses import center_poses, evenly_spread
 from posepile.geometry.skeleton import Skeleton, load_skeleton, skeleton_from_dict
 
 MIN_POSES = 25
@@ -120,7 +121,7 @@ def checked_samples(autoencoder: AffineAutoencoder, skeleton: Skeleton, *, joint
     if len(keep) < MIN_POSES:
         raise ValueError(f"{len(keep)} of {len(known)} poses have both known and new joints; expected {MIN_POSES} at the "
                          "very least, and a few hundred for a good fit")
-    keep = keep[evenly_spread(len(keep), min(len(keep), MAX_POSES))]
+    keep = keep[evenly_spread(len(keep), MAX_POSES)]
     known, mask, labels, is_labelled = known[keep], mask[keep], labels[keep], is_labelled[keep]
     count = is_labelled.sum(axis=0)
     count = np.where(np.array(skeleton.mirror) == np.arange(len(count)), count, count + count[list(skeleton.mirror)])
@@ -155,9 +156,6 @@ def pose_extents(points, mask):
     low, high = (np.where(mask[..., None], points, fill) for fill in (np.inf, -np.inf))
     return np.maximum((high.max(axis=1) - low.min(axis=1)).max(axis=-1), 1e-9)
 
-
-def evenly_spread(num, wanted):
-    return np.linspace(0, num - 1, wanted).round().astype(int)
 
 
 def _checked_array(name, array, shape, num=None):

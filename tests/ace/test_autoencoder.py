@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ace.autoencoder import AffineAutoencoder
-from ace.missing_joints import center_poses
+from ace.poses import center_poses
 from benchmarks.kinematic_poses import euler_rotation, mirrored
 from posepile.geometry.skeleton import skeleton_from_dict
 

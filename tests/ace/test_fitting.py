@@ -86,7 +86,7 @@ def test_history_falls(autoencoder):
     sweeps, objectives = autoencoder.history.T
     convex = 0.6 / 555 + 0.6 / 48  # the penalty that no weights can undercut
     assert sweeps[-1] <= 202 and (np.diff(sweeps) > 0).all() and (objectives > convex).all()
-    assert objectives[-1] - convex < 0.8 * (objectives[0] - convex)
+    assert objectives[-1] - convex < 0.9 * (objectives[0] - convex)
 
 
 def test_left_latent_points_lie_on_the_left(skeleton, autoencoder):

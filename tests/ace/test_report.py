@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ace.autoencoder import AffineAutoencoder
-from ace.report import evenly_spaced, latent_names, latent_sides, measure, reconstruction_errors
+from ace.report import latent_names, latent_sides, measure, reconstruction_errors
 from posepile.geometry.skeleton import merge_skeletons, skeleton_from_dict
 
 PAIR = skeleton_from_dict({"name": "pair", "joints": ["nose", "chin"]})
@@ -138,8 +138,3 @@ def test_joints_behind_the_camera_have_no_error_on_the_image_plane():
 def test_wrong_poses_are_explained(poses, mask, message):
     with pytest.raises(ValueError, match=message):
         reconstruction_errors(MIDDLE, np.array(poses, np.float64), None if mask is None else np.array(mask))
-
-
-def test_evenly_spaced():
-    assert evenly_spaced(3, 4).tolist() == [0, 1, 2] and evenly_spaced(10, 4).tolist() == [0, 3, 6, 9]
-    assert evenly_spaced(1, 4).tolist() == [0]

@@ -1,10 +1,10 @@
-"""Files of poses that the command line reads."""
+"""Poses: reading them from files, choosing among them, centering them."""
 
 import os
 
 import numpy as np
 
-from ace.autoencoder import read_npz
+from ace.files import read_npz
 from posepile.geometry.skeleton import Skeleton
 
 
@@ -32,3 +32,23 @@ def read_poses(path: str | os.PathLike, skeleton: Skeleton) -> tuple[np.ndarray,
         raise ValueError(f"--poses: the joint_names in {os.fspath(path)} are not those of {skeleton.name}: "
                          + (f"{differing[0]}" if differing else f"{len(names)} names"))
     return poses, masks
+
+
+def evenly_spread(num: int, most: int) -> np.ndarray:
+    """At most `most` of `num` positions, [n] int64, rising, from the first one to the last one at equal distances."""
+    return np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64))
+
+
+def center_poses(points: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Poses relative to the mean of their valid joints.
+
+    Args: points: [..., num_joints, d]; mask: [..., num_joints] bool, or None if all are valid.
+    Returns: the means [..., 1, d], and [..., num_joints, d] relative to them, 0 where the mask is False.
+    """
+    if mask is None:
+        center = points.mean(axis=-2, keepdims=True)
+        return center, points - center
+    points = np.where(mask[..., None], points, 0)
+    count = np.maximum(mask.sum(axis=-1), 1)[..., None, None]
+    center = (points.sum(axis=-2, keepdims=True) / count).astype(points.dtype)
+    return center, np.where(mask[..., None], points - center, 0)

@@ -1,9 +1,13 @@
-"""Files that the command line writes: complete or not at all, and never over another one unasked."""
+"""Files: read without pickles, written complete or not at all, and never over another one unasked."""
 
 import os
 import pathlib
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable
+
+import numpy as np
 
 
 def refuse_existing(flag: str, paths: Iterable[pathlib.Path], overwrite: bool) -> None:
@@ -30,3 +34,16 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, without pickles. Raises: FileNotFoundError; ValueError if it is not such a file."""
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no .npz file")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"the .npz file is damaged: {error}") from error

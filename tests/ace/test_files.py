@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ace.output_files import refuse_existing, write_whole
+from ace.files import refuse_existing, write_whole
 
 
 def test_files_are_replaced_whole(tmp_path):
