@@ -31,7 +31,8 @@ class AffineAutoencoder:
         decoder: [num_joints, num_latents] float32, rows sum to 1.
         skeleton: the joint list, usually merged from several formats.
         num_left, num_right, num_centre: the latent points come in this order; left point k mirrors right point k.
-        history: [n, 2] float64: step, and the objective averaged over the steps since the entry before.
+        history: [n, 2] float64: sweep of the fit, and the objective on some of its poses after it; the last entries are those
+            of the refinement on the poses themselves.
     """
 
     encoder: np.ndarray

@@ -60,17 +60,17 @@ def weights_figure(autoencoder: AffineAutoencoder) -> Figure:
 
 
 def objective_figure(history: np.ndarray) -> Figure:
-    """The objective over the steps of a fit: [n, 2], n > 0."""
+    """The objective over the sweeps of a fit: [n, 2], n > 0."""
     figure = Figure((7, 4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    steps, objective = np.asarray(history, np.float64).T
-    axes.plot(steps, objective, color=ERROR_IMAGE_COLOR, marker="o", markersize=3)
+    sweeps, objective = np.asarray(history, np.float64).T
+    axes.plot(sweeps, objective, color=ERROR_IMAGE_COLOR, marker="o", markersize=3)
     axes.set_yscale("log" if (objective > 0).all() else "linear")
     axes.yaxis.set_minor_formatter("{x:.3g}")
     axes.yaxis.set_major_formatter("{x:.3g}")
-    axes.set_xlabel("step")
+    axes.set_xlabel("sweep")
     axes.set_ylabel("objective")
-    axes.set_title(f"{objective[-1]:.5f} after {steps[-1]:.0f} steps")
+    axes.set_title(f"{objective[-1]:.5f} after {sweeps[-1]:.0f} sweeps")
     axes.grid(alpha=0.3, which="both")
     return figure
 

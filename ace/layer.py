@@ -5,6 +5,14 @@ import numpy as np
 from keras import ops
 
 from ace.affine_weights import MIN_ROW_SUM
+from ace.autoencoder import AffineAutoencoder
+
+
+def make_layers(autoencoder: AffineAutoencoder, trainable: bool = False) -> tuple["AffineCombination", "AffineCombination"]:
+    """Encoder and decoder as layers: [batch, num_joints, d] -> [batch, num_latents, d] and back."""
+    mirrors = autoencoder.latent_mirror, autoencoder.skeleton.mirror
+    return (AffineCombination(*mirrors, weights=autoencoder.encoder, trainable=trainable, name="encoder"),
+            AffineCombination(*mirrors[::-1], weights=autoencoder.decoder, trainable=trainable, name="decoder"))
 
 
 @keras.saving.register_keras_serializable("ace")

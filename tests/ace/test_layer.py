@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ace.affine_weights import latent_mirror, tie_and_normalize
-from ace.layer import AffineCombination
+from ace.layer import AffineCombination, make_layers
 from benchmarks.kinematic_poses import mirrored
 
 ROWS, COLUMNS = latent_mirror(2, 1), np.array([1, 0, 3, 2, 4, 5])
@@ -61,3 +61,12 @@ def test_wrong_shapes_are_refused():
         AffineCombination(ROWS, [1, 2, 0])
     with pytest.raises(ValueError, match=r"input shape \(2, 7, 3\); expected \[batch, 6, 2 or 3\]"):
         AffineCombination(ROWS, COLUMNS)(np.zeros((2, 7, 3), np.float32))
+
+
+def test_layers_of_an_autoencoder_do_what_its_matrices_do(autoencoder, poses):
+    encoder, decoder = make_layers(autoencoder)
+    assert not encoder.trainable_weights and not decoder.trainable_weights
+    points = np.float32(poses[:3])
+    latents = np.asarray(encoder(points))
+    np.testing.assert_allclose(latents, autoencoder.encode(points), rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(np.asarray(decoder(latents)), autoencoder.reconstruct(points), rtol=1e-5, atol=1e-2)
