@@ -19,6 +19,7 @@ import sys
 
 from ace.autoencoder import AffineAutoencoder
 from ace.files import refuse_existing
+from ace.first_guess import CRITERIA
 from ace.fitting import L1_WEIGHT, MAX_SWEEPS, fit_autoencoder
 from ace.joint_weights import parse_joint_weights
 from ace.poses import read_poses
@@ -127,7 +128,8 @@ def _add_fit_command(commands):
     command.add_argument("--joint-weights", default="", help="weights of joints in the reconstruction error: balanced, so that "
                          "every format counts alike, or FORMAT_OR_JOINT=WEIGHT, with commas; others have 1")
     command.add_argument("--sweeps", type=int, default=MAX_SWEEPS, help="over all weights, at most (%(default)s)")
-    command.add_argument("--restarts", type=int, default=1, help="first guesses, of which the best goes on (%(default)s)")
+    command.add_argument("--restarts", type=int, default=len(CRITERIA),
+                         help="first guesses, of which the best goes on (%(default)s)")
     command.add_argument("--prune", type=float, help="leave out weights below this, for instance 1e-3")
     command.add_argument("--seed", type=int, default=1, help="of the guesses and the order of the poses (%(default)s)")
     command.add_argument("--overwrite", action="store_true", help="replace an existing --output")

@@ -11,7 +11,7 @@ import tqdm
 from ace.affine_weights import latent_mirror, prune_weights, tie_and_normalize
 from ace.autoencoder import AffineAutoencoder
 from ace.block_descent import BlockDescent
-from ace.first_guess import guess_weights
+from ace.first_guess import CRITERIA, guess_weights
 from ace.moments import joint_moments
 from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data, objective_and_gradients
 from ace.poses import evenly_spread
@@ -55,7 +55,8 @@ def split_latents(num_latents: int, skeleton: Skeleton) -> tuple[int, int]:
 
 def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | None = None,
                     masks: np.ndarray | None = None, *, l1: float = L1_WEIGHT, joint_weights: np.ndarray | None = None,
-                    sweeps: int = MAX_SWEEPS, restarts: int = 1, seed: int = 1, progress: bool = True) -> AffineAutoencoder:
+                    sweeps: int = MAX_SWEEPS, restarts: int = len(CRITERIA), seed: int = 1,
+                    progress: bool = True) -> AffineAutoencoder:
     """Fits encoder and decoder to poses in all formats; the same arguments give the same weights.
 
     Args:
@@ -68,7 +69,8 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
         joint_weights: [num_joints] >= 0, of the joints in the reconstruction error; default: all alike. Joints of a pair
             get the mean of theirs.
         sweeps: of all weights, at most so many; fewer where the objective goes flat.
-        restarts: first guesses, of which the best one after 25 sweeps goes on.
+        restarts: first guesses, of which the best one after 25 sweeps goes on: one by each criterion of `guess_weights`,
+            further ones at random.
         seed: of the further guesses, and of the order of the poses.
 
     Raises: ValueError for poses, masks or numbers that do not fit, naming the first wrong pose and joint.
@@ -86,18 +88,26 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     rng = np.random.default_rng(seed)
     with tqdm.tqdm(desc="autoencoder", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
         moments = joint_moments(poses, masks, mirrors[1])
-        descents = [BlockDescent(*guess_weights(moments, mirrors[1], num_side, num_centre, rng if restart else None),
-                                 moments, joint_weights, mirrors, l1) for restart in range(restarts)]
+        guesses = [(criterion, None) for criterion in CRITERIA] + [(c, rng) for _ in range(restarts) for c in CRITERIA]
+        descents = [BlockDescent(*guess_weights(moments, mirrors[1], num_side, num_centre, *guess),
+                                 moments, joint_weights, mirrors, l1) for guess in guesses[:restarts]]
         chosen = evenly_spread(len(poses), NUM_HISTORY_POSES)
         sample = make_fit_data(poses[chosen], None if masks is None else masks[chosen], joint_weights,
                                (descents[0].encoder, descents[0].decoder))
-        history = _History(sample, mirrors, l1, bar)
-        best = descents[0] if restarts == 1 else _best_descent(descents, min(RESTART_SWEEPS, sweeps), bar)
-        while not best.is_flat and len(best.objectives) < sweeps:
-            if len(best.objectives) % HISTORY_INTERVAL == 0:
-                history.note(len(best.objectives), (best.encoder, best.decoder))
-            best.sweep()
-            bar.update()
+        histories = [_History(sample, mirrors, l1, bar) for _ in descents]
+
+        def descend(descent, history, num_sweeps):
+            while not descent.is_flat and len(descent.objectives) < num_sweeps:
+                if len(descent.objectives) % HISTORY_INTERVAL == 0:
+                    history.note(len(descent.objectives), (descent.encoder, descent.decoder))
+                descent.sweep()
+                bar.update()
+
+        if restarts > 1:
+            for descent, history in zip(descents, histories, strict=True):
+                descend(descent, history, min(RESTART_SWEEPS, sweeps))
+        best, history = min(zip(descents, histories, strict=True), key=lambda pair: pair[0].objectives[-1:])
+        descend(best, history, sweeps)
         weights = [prune_weights(w, ZERO_WEIGHT) for w in (best.encoder, best.decoder)]
         data = make_fit_data(poses, masks, joint_weights, weights)
         weights = _refine(weights, data, mirrors, l1, rng, history, len(best.objectives))
@@ -118,15 +128,6 @@ class _History:
         self.entries.append((number, objective_and_gradients(weights, self._sample, self._mirrors, self._l1)[0]))
         self._bar.set_postfix(objective=f"{self.entries[-1][1]:.5f}", refresh=False)
         return self.entries[-1][1]
-
-
-def _best_descent(descents, num_sweeps, bar):
-    """The one whose objective is lowest after so many sweeps."""
-    for descent in descents:
-        while len(descent.objectives) < num_sweeps:
-            descent.sweep()
-            bar.update()
-    return min(descents, key=lambda descent: descent.objectives[-1])
 
 
 def _refine(weights, data: FitData, mirrors, l1, rng, history, num_sweeps):
