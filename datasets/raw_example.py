@@ -1,9 +1,10 @@
 """What an adapter yields: one labelled person in one image as distributed by the authors, in our units and axes."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +23,9 @@ class RawExample:
         joints3d_world: [num_joints, 3] world frame, mm; nan where there is no label. None: labelled in 2D only.
         joints2d: [num_joints, 2] px of the image; nan where there is no label. None: labelled in 3D.
         mask: [height, width] bool of the person; None where there is none.
-        provenance: where it comes from: `subject`, `sequence`, `frame`, `camera`, `source` (file) as far as known.
+        provenance: where it comes from: `subject`, `sequence`, `frame`, `camera`, `source` (file) as far as known. Of an
+            image that is not a file itself, `source` is the path of its video or archive relative to the raw folder and
+            `frame` its number there, of a video's frames from 0: results of a detector are found by them.
     """
 
     image: pathlib.Path | np.ndarray
@@ -32,6 +35,30 @@ class RawExample:
     joints2d: np.ndarray | None = None
     mask: np.ndarray | None = None
     provenance: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionRule:
+    """How the boxes of a data set, made from its joints, say, are replaced by those of a detector.
+
+    All people of an image are matched together, see `person_boxes.match_detections`; the people of an image have to follow
+    one another.
+
+    Attributes:
+        min_iou: overlap of box and detection that makes them a pair.
+        min_score: detections that are less sure are not looked at.
+        unmatched: what becomes of people without a detection: "keep" them with their box, or "drop" them.
+        take: the box of matched people: the "detection", or the "hull" of it and their own box.
+        max_area_ratio: detections of a larger multiple of the box's area do not match: they hold several people.
+        image_id: the field of `provenance` by which result files number the images; None: they name them.
+    """
+
+    min_iou: float
+    min_score: float = 0.0
+    unmatched: Literal["keep", "drop"] = "keep"
+    take: Literal["detection", "hull"] = "detection"
+    max_area_ratio: float = math.inf
+    image_id: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +75,7 @@ class Adapter:
         load_unit: called with (raw_dir, unit); yields the unit's examples in a fixed order. A `RawExample` gets
             cropped; an `Example` (from a renderer, say) is stored as it is. A person whose annotation is wrong may be
             yielded as a `ValueError` that names file and field, so that the caller can raise it or skip that person.
+        detection_rule: how a detector's results replace its boxes; None: it has boxes of its own, they stay.
     """
 
     name: str
@@ -55,6 +83,7 @@ class Adapter:
     skeleton: Callable[[pathlib.Path | None], str | dict]
     list_units: Callable[[pathlib.Path | None, str], list[Any]]
     load_unit: Callable[[pathlib.Path | None, Any], Iterator[RawExample | Example | ValueError]]
+    detection_rule: DetectionRule | None = None
 
     def label_kind(self, raw_dir: pathlib.Path | None) -> str:
         """"3d" or "2d" for this raw folder."""
