@@ -28,7 +28,7 @@ from ace.report_folder import REPORT_FILES, to_json, write_report
 from ace.report_text import describe, pruning_text, report_text
 from ace.transfer import fit_skeleton
 from ace.transfer_samples import read_samples, read_skeleton
-from posepile.geometry.skeleton import load_skeleton, merge_skeletons
+from posepile.geometry.skeleton import merge_skeletons
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,9 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fit(flags: argparse.Namespace) -> None:
     """`python -m ace fit`."""
-    skeleton = merge_skeletons([load_skeleton(name.strip()) for name in flags.skeletons.split(",")])
+    skeleton = merge_skeletons([read_skeleton(name.strip()) for name in flags.skeletons.split(",")])
     poses, masks = read_poses(flags.poses, skeleton)
     refuse_existing("--output", [flags.output], flags.overwrite)
+    if flags.prune is not None and not 0 <= flags.prune < 1:
+        raise ValueError(f"--prune={flags.prune:g} is not from 0 to 1; 0.001 is usual")
     joint_weights = parse_joint_weights(flags.joint_weights, skeleton)
     autoencoder = fit_autoencoder(poses, skeleton, flags.latents, masks, l1=flags.l1, joint_weights=joint_weights,
                                   sweeps=flags.sweeps, restarts=flags.restarts, seed=flags.seed)
@@ -52,8 +54,9 @@ def fit(flags: argparse.Namespace) -> None:
         pruned = _pruned(autoencoder, flags.prune)
         print(pruning_text(flags.prune, measure(autoencoder, poses, masks), measure(pruned, poses, masks)) + "\n")
         autoencoder = pruned
+    text = describe(autoencoder, poses, masks)
     autoencoder.save(flags.output)
-    print(describe(autoencoder, poses, masks))
+    print(text)
     print(f"written: {flags.output}")
 
 
@@ -121,7 +124,7 @@ def _add_fit_command(commands):
     command = commands.add_parser("fit", help="fit an autoencoder to poses")
     command.set_defaults(command=fit)
     command.add_argument("--poses", required=True, type=pathlib.Path, help="the .npz file described above")
-    command.add_argument("--skeletons", required=True, help="names of the formats, with commas, as joints3d has them")
+    command.add_argument("--skeletons", required=True, help="names of the formats, or TOML files, with commas, as joints3d has them")
     command.add_argument("--output", required=True, type=pathlib.Path, help="the .npz file to write")
     command.add_argument("--latents", type=int, help="number of latent points; default: 24 for 77 joints, 48 for 555")
     command.add_argument("--l1", type=float, default=L1_WEIGHT, help="factor of the mean |weights| (%(default)s)")

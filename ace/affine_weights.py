@@ -44,8 +44,10 @@ def prune_weights(weights: np.ndarray, threshold: float) -> np.ndarray:
     """Zeroes weights of magnitude < threshold, but for each row's largest, and scales rows to sum to 1.
 
     Returns: [rows, columns] float64.
-    Raises: ValueError if what remains of a row does not sum to a positive number.
+    Raises: ValueError for a threshold below 0, or if what remains of a row does not sum to a positive number.
     """
+    if not threshold >= 0:
+        raise ValueError(f"the pruning threshold is {threshold}; expected a number of at least 0")
     magnitude = np.abs(np.asarray(weights, np.float64))
     keep = (magnitude >= threshold) | (magnitude == magnitude.max(axis=1, keepdims=True))
     kept = np.where(keep, weights, 0).astype(np.float64)

@@ -14,11 +14,12 @@ import numpy as np
 
 from ace.affine_weights import latent_mirror, prune_weights
 from ace.files import read_npz, write_whole
-from ace.missing_joints import fill_missing
+from ace.missing_joints import fill_missing, relative_precision
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
 ZERO_WEIGHT = 1e-3  # weights below count as zero in `sparsity`
-ROW_SUM_TOLERANCE = 1e-5  # float32 weights of 555 joints keep within 1e-6
+ROW_SUM_TOLERANCE = 1e-6
+UNKNOWN_VARIANCE = 300.0**2  # mm^2, of a latent point of which nothing is known
 _FILE_ENTRIES = ("encoder", "decoder", "num_left", "num_right", "num_centre", "history", "skeleton")
 
 
@@ -31,8 +32,10 @@ class AffineAutoencoder:
         decoder: [num_joints, num_latents] float32, rows sum to 1.
         skeleton: the joint list, usually merged from several formats.
         num_left, num_right, num_centre: the latent points come in this order; left point k mirrors right point k.
-        history: [n, 2] float64: sweep of the fit, and the objective on some of its poses after it; the last entries are those
-            of the refinement on the poses themselves.
+        history: [n, 2] float64: iteration of the fit, and the objective on some of its poses after it. Iterations are sweeps, and
+            at the end refinements on the poses themselves.
+        latent_moments: [num_latents, num_latents] float64 mm^2, second moments of the latent points in the fit's poses, which
+            tell where to expect those that no visible joint tells of; None: anywhere around the others.
     """
 
     encoder: np.ndarray
@@ -42,6 +45,7 @@ class AffineAutoencoder:
     num_right: int
     num_centre: int
     history: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
+    latent_moments: np.ndarray | None = None
 
     def __post_init__(self):
         if self.num_left != self.num_right or min(self.num_left, self.num_centre) < 0 or not self.num_latents:
@@ -61,6 +65,11 @@ class AffineAutoencoder:
                 raise ValueError(f"{name}: the sum of a row is off by {error:.3g}; the weights of an affine "
                                  "combination sum to 1")
             object.__setattr__(self, name, weights)
+        moments = np.eye(self.num_latents) * UNKNOWN_VARIANCE if self.latent_moments is None else self.latent_moments
+        if np.shape(moments) != (self.num_latents,) * 2 or not np.isfinite(moments).all():
+            raise ValueError(f"latent_moments has shape {list(np.shape(moments))}; expected {[self.num_latents] * 2}, all of "
+                             "them finite")
+        object.__setattr__(self, "latent_moments", np.asarray(moments, np.float64))
         latents, joints = self.latent_mirror, list(self.skeleton.mirror)
         if not (np.array_equal(self.encoder, self.encoder[latents][:, joints])
                 and np.array_equal(self.decoder, self.decoder[joints][:, latents])):
@@ -113,7 +122,8 @@ class AffineAutoencoder:
             raise ValueError(f"mask has shape {list(mask.shape)} and dtype {mask.dtype}; expected bool "
                              f"{list(points.shape[:-1])}, one value per joint")
         flat = points.reshape(-1, *points.shape[-2:]), mask.reshape(-1, self.num_joints)
-        return self.encode(fill_missing(*flat, self.encoder, self.decoder).reshape(points.shape))
+        filled = fill_missing(*flat, np.float64(self.decoder), relative_precision(self.latent_moments))
+        return self.encode(filled.reshape(points.shape))
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """[..., num_latents, 2 or 3] latent points -> [..., num_joints, 2 or 3] joints."""
@@ -133,7 +143,8 @@ class AffineAutoencoder:
         """Writes an .npz file without pickles; it appears under its name only when complete."""
         file = io.BytesIO()
         np.savez(file, encoder=self.encoder, decoder=self.decoder, num_left=self.num_left, num_right=self.num_right,
-                 num_centre=self.num_centre, history=self.history, skeleton=json.dumps(self.skeleton.to_dict()))
+                 num_centre=self.num_centre, history=self.history, latent_moments=self.latent_moments,
+                 skeleton=json.dumps(self.skeleton.to_dict()))
         write_whole(pathlib.Path(path), file.getvalue())
 
     @classmethod
@@ -145,7 +156,8 @@ class AffineAutoencoder:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             counts = {name: int(entries[name]) for name in ("num_left", "num_right", "num_centre")}
             skeleton = skeleton_from_dict(json.loads(str(entries["skeleton"])))
-            return cls(entries["encoder"], entries["decoder"], skeleton, **counts, history=entries["history"])
+            return cls(entries["encoder"], entries["decoder"], skeleton, **counts, history=entries["history"],
+                       latent_moments=entries.get("latent_moments"))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{os.fspath(path)} is not an autoencoder file: {error}. "
                              "`python -m ace fit` writes one.") from error

@@ -68,9 +68,9 @@ def objective_figure(history: np.ndarray) -> Figure:
     axes.set_yscale("log" if (objective > 0).all() else "linear")
     axes.yaxis.set_minor_formatter("{x:.3g}")
     axes.yaxis.set_major_formatter("{x:.3g}")
-    axes.set_xlabel("sweep")
+    axes.set_xlabel("iteration: sweeps, then refinements")
     axes.set_ylabel("objective")
-    axes.set_title(f"{objective[-1]:.5f} after {sweeps[-1]:.0f} sweeps")
+    axes.set_title(f"{objective[-1]:.5f} after {sweeps[-1]:.0f} iterations")
     axes.grid(alpha=0.3, which="both")
     return figure
 

@@ -5,13 +5,15 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def refuse_existing(flag: str, paths: Iterable[pathlib.Path], overwrite: bool) -> None:
-    """Raises: ValueError naming the first of the files that exists, unless `overwrite`."""
+def refuse_existing(flag: str, paths: Sequence[pathlib.Path], overwrite: bool) -> None:
+    """Raises: ValueError naming the first of the files that exists, unless `overwrite`, or that is a folder."""
+    if folders := [path for path in paths if path.is_dir()]:
+        raise ValueError(f"{folders[0]} is a folder; name a file as {flag}")
     if not overwrite and (existing := [path for path in paths if path.exists()]):
         raise ValueError(f"{existing[0]} exists; name another {flag} or give --overwrite")
 

@@ -12,7 +12,7 @@ from ace.affine_weights import latent_mirror, prune_weights, tie_and_normalize
 from ace.autoencoder import AffineAutoencoder
 from ace.block_descent import BlockDescent
 from ace.first_guess import CRITERIA, guess_weights
-from ace.moments import joint_moments
+from ace.moments import complete_poses, joint_moments
 from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data, objective_and_gradients
 from ace.poses import evenly_spread
 from posepile.geometry.skeleton import Skeleton
@@ -20,9 +20,10 @@ from posepile.geometry.skeleton import Skeleton
 L1_WEIGHT = 0.6
 MAX_SWEEPS = 200
 RESTART_SWEEPS = 25  # after which the best of several first guesses is known
-MAX_POSES = 50_000  # evenly spread over those given
+MAX_POSES = 20_000  # evenly spread over those given
 ZERO_WEIGHT = 1e-5  # smaller weights become 0 after the sweeps and stay so
 REFINING_RATES, REFINING_STEPS, REFINING_BATCH_SIZE = (1e-4, 1e-5), 300, 128  # of each rate
+MIN_EXTENT_MM, MAX_EXTENT_MM = 20.0, 3000.0  # of a joint from the middle of its pose, the largest in all poses
 NUM_HISTORY_POSES = 1000  # poses that the history's objective is taken of
 HISTORY_INTERVAL = 5  # sweeps
 LATENT_GROWTH = 0.35  # exponent: 24 points for the 77 joints of four formats, 48 for 555
@@ -49,7 +50,8 @@ def split_latents(num_latents: int, skeleton: Skeleton) -> tuple[int, int]:
     if not 1 <= num_latents <= skeleton.num_joints:
         raise ValueError(f"num_latents is {num_latents}; expected 1 to {skeleton.num_joints}, the number of joints of "
                          f"{skeleton.name}. The default is {default_num_latents(skeleton)}.")
-    num_side = min((num_latents - round(num_latents / 6)) // 2, len(skeleton.left))
+    num_side, num_centre_joints = (num_latents - round(num_latents / 6)) // 2, skeleton.num_joints - 2 * len(skeleton.left)
+    num_side = min(max(num_side, (num_latents - num_centre_joints) // 2), len(skeleton.left))
     return num_side, num_latents - 2 * num_side
 
 
@@ -61,7 +63,7 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
 
     Args:
         poses: [n, num_joints, 3] camera space, mm; every person in all formats, for instance predictions. Of more than
-            50,000, so many are used, evenly spread.
+            20,000, so many are used, evenly spread.
         skeleton: the joint list; its mirror table ties the weights of both sides.
         num_latents: default: `default_num_latents`; split by `split_latents`.
         masks: [n, num_joints] bool, False for joints to leave out; default: those that are not nan.
@@ -86,14 +88,14 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     joint_weights = _checked_joint_weights(joint_weights, skeleton)
     mirrors = (latent_mirror(num_side, num_centre), np.array(skeleton.mirror))
     rng = np.random.default_rng(seed)
-    with tqdm.tqdm(desc="autoencoder", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
+    with tqdm.tqdm(desc="autoencoder: moments", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
         moments = joint_moments(poses, masks, mirrors[1])
+        data = make_fit_data(poses if masks is None else complete_poses(poses, masks, moments), masks, joint_weights)
+        sample = data.take(evenly_spread(len(poses), NUM_HISTORY_POSES))
         guesses = [(criterion, None) for criterion in CRITERIA] + [(c, rng) for _ in range(restarts) for c in CRITERIA]
         descents = [BlockDescent(*guess_weights(moments, mirrors[1], num_side, num_centre, *guess),
                                  moments, joint_weights, mirrors, l1) for guess in guesses[:restarts]]
-        chosen = evenly_spread(len(poses), NUM_HISTORY_POSES)
-        sample = make_fit_data(poses[chosen], None if masks is None else masks[chosen], joint_weights,
-                               (descents[0].encoder, descents[0].decoder))
+        bar.set_description("autoencoder")
         histories = [_History(sample, mirrors, l1, bar) for _ in descents]
 
         def descend(descent, history, num_sweeps):
@@ -108,13 +110,14 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
                 descend(descent, history, min(RESTART_SWEEPS, sweeps))
         best, history = min(zip(descents, histories, strict=True), key=lambda pair: pair[0].objectives[-1:])
         descend(best, history, sweeps)
+        bar.set_description("autoencoder: refining")
         weights = [prune_weights(w, ZERO_WEIGHT) for w in (best.encoder, best.decoder)]
-        data = make_fit_data(poses, masks, joint_weights, weights)
         weights = _refine(weights, data, mirrors, l1, rng, history, len(best.objectives))
     encoder, decoder = (tie_and_normalize(w, *m) for w, m in zip(weights, (mirrors, mirrors[::-1]), strict=True))
     order = _left_points_first(encoder, skeleton, num_side)
-    return AffineAutoencoder(encoder[order], decoder[:, order], skeleton, num_side, num_side, num_centre,
-                             np.array(history.entries))
+    encoder, decoder = encoder[order], decoder[:, order]
+    return AffineAutoencoder(encoder, decoder, skeleton, num_side, num_side, num_centre, np.array(history.entries),
+                             encoder @ moments @ encoder.T)
 
 
 class _History:
@@ -193,6 +196,8 @@ def _checked_poses(poses, masks, skeleton):
     if poses.ndim != 3 or poses.shape[1:] != (skeleton.num_joints, 3) or not len(poses):
         raise ValueError(f"poses have shape {list(poses.shape)}; expected [n, {skeleton.num_joints}, 3]: at least one "
                          f"pose with the {skeleton.num_joints} joints of {skeleton.name}")
+    if poses.dtype.kind not in "fiu":
+        raise ValueError(f"poses have dtype {poses.dtype}; expected real numbers")
     poses = poses.astype(np.float32 if poses.dtype == np.float32 else np.float64, copy=False)
     masks = ~np.isnan(poses).any(axis=-1) if masks is None else np.asarray(masks)
     if masks.shape != poses.shape[:2] or masks.dtype != bool:
@@ -212,4 +217,21 @@ def _checked_poses(poses, masks, skeleton):
     if len(never := np.flatnonzero(~masks.any(axis=0))):
         raise ValueError(f"{len(never)} joints are valid in no pose, so there is nothing to fit them to: "
                          + ", ".join(skeleton.joint_names[j] for j in never[:8]))
-    return poses, None if masks.all() else masks
+    extents = np.abs(poses - np.nanmedian(np.where(masks[..., None], poses, np.nan), axis=1, keepdims=True)).max(axis=-1)
+    extents = np.where(masks, extents, 0)
+    if extents.max() > MAX_EXTENT_MM:
+        pose, joint = np.unravel_index(extents.argmax(), extents.shape)
+        raise ValueError(f"poses[{pose}]: the joint {skeleton.joint_names[joint]} is {extents.max():.4g} mm from the middle of "
+                         f"its pose ({(extents > MAX_EXTENT_MM).sum()} joints in all are farther than {MAX_EXTENT_MM:.0f} mm). "
+                         "One such joint outweighs hundreds of poses: leave it out, or set its mask to False.")
+    if 0 < extents.max() < MIN_EXTENT_MM:
+        raise ValueError(f"no joint is farther than {extents.max():.2g} mm from the middle of its pose: the poses look like "
+                         "metres; multiply them by 1000")
+    if masks.all():
+        return poses, None
+    together = masks.T.astype(np.float32) @ masks.astype(np.float32)
+    if len(apart := np.argwhere(together == 0)):
+        first, second = (skeleton.joint_names[j] for j in apart[0])
+        raise ValueError(f"no pose has both {first} and {second} ({len(apart) // 2} such pairs of joints): how they lie to "
+                         "each other cannot be learned. Predict the missing ones with a model that knows all formats.")
+    return poses, masks

@@ -1,41 +1,45 @@
-"""Missing joints, estimated from the visible ones by way of the latent points."""
+"""Missing joints, estimated from the visible ones: poses are combinations of a few points, and these go with one another."""
 
 import numpy as np
 
 from ace.poses import center_poses
 
-MIN_VISIBLE_WEIGHT = 0.25  # sum of a latent point's weights of visible joints, below which they tell little of it
-PRIOR_WEIGHT = 0.01  # of such a first estimate of a latent point, against 1 for a visible joint
+NOISE_VARIANCE = 100.0  # mm^2, of a visible joint around the combination
+MIN_VARIANCE_SHARE = 1e-6  # of the mean one: points that always coincide have none
 _CHUNK = 1000  # poses
 
 
-def fill_missing(points: np.ndarray, mask: np.ndarray, encoder: np.ndarray, decoder: np.ndarray) -> np.ndarray:
-    """Poses with their missing joints where the decoder puts them.
+def fill_missing(points: np.ndarray, mask: np.ndarray, basis: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Poses with their missing joints where the visible ones let expect them.
 
-    Few joints make a latent point, so that it is lost with them; but many joints are made of it. The latent points are
-    those that bring the decoder closest to the visible joints (least squares), drawn a little towards the encoder's
-    estimate with the weights of the visible joints scaled to sum to 1. Moves with rotations, translations and scale.
+    Joints are basis x K points, plus noise. How the points go with one another is known, but not where they are together.
+    Given the visible joints, the expected place of the points is a linear function of these, which moves with rotations,
+    translations and scale.
 
     Args:
-        points: [n, J, d] floats, mask: [n, J] bool, False for missing joints, whose coordinates are not read.
-        encoder, decoder: [L, J], [J, L].
+        points: [n, J, d] mm; mask: [n, J] bool, False for missing joints, whose coordinates are not read.
+        basis: [J, K], for instance a decoder; rows sum to 1.
+        precision: [K, K] 1 / mm^2, of the points relative to each other: its rows sum to 0.
 
     Returns: [n, J, d]; a pose without any visible joint is 0.
     """
+    prior = NOISE_VARIANCE * precision + 1e-9 * np.eye(len(precision))  # the latter for poses without visible joints
+    products = (basis[:, :, None] * basis[:, None, :]).reshape(len(basis), -1)
     filled = points.copy()
     incomplete = np.flatnonzero(~mask.all(axis=1))
     for start in range(0, len(incomplete), _CHUNK):
         chosen = incomplete[start:start + _CHUNK]
-        filled[chosen] = _fill(points[chosen], mask[chosen], encoder.astype(points.dtype), decoder.astype(points.dtype))
+        center, centered = center_poses(points[chosen].astype(np.float64), mask[chosen])
+        visible = mask[chosen].astype(np.float64)
+        systems = (visible @ products).reshape(-1, *prior.shape) + prior
+        expected = basis @ np.linalg.solve(systems, basis.T @ centered) + center
+        filled[chosen] = np.where(mask[chosen][..., None], points[chosen], expected)
     return filled
 
 
-def _fill(points, mask, encoder, decoder):
-    center, centered = center_poses(points, mask)
-    visible, num_latents = mask.astype(points.dtype), len(encoder)
-    latents = encoder @ centered / np.maximum(visible @ encoder.T, MIN_VISIBLE_WEIGHT)[..., None]
-    products = (decoder[:, :, None] * decoder[:, None, :]).reshape(len(decoder), -1)
-    systems = (visible @ products).reshape(-1, num_latents, num_latents)
-    systems += PRIOR_WEIGHT * np.eye(num_latents, dtype=points.dtype)
-    latents += np.linalg.solve(systems, decoder.T @ (visible[..., None] * (centered - decoder @ latents)))
-    return np.where(mask[..., None], points, decoder @ latents + center)
+def relative_precision(covariance: np.ndarray) -> np.ndarray:
+    """[K, K] 1 / mm^2 from the covariance of points, mm^2: what it says of them relative to each other; rows sum to 0."""
+    regular = covariance + max(MIN_VARIANCE_SHARE * np.trace(covariance) / len(covariance), 1e-6) * np.eye(len(covariance))
+    precision = np.linalg.inv(regular)
+    along = precision.sum(axis=1)
+    return precision - np.outer(along, along) / along.sum()

@@ -16,7 +16,6 @@ import dataclasses
 import numpy as np
 
 from ace.affine_weights import free_gradient, tie_and_normalize
-from ace.missing_joints import fill_missing
 from ace.poses import center_poses
 
 L1_NUM_JOINTS, L1_NUM_LATENTS = 555, 48  # the paper's joint list; 20 left, 20 right and 8 centre latent points
@@ -33,9 +32,9 @@ class FitData:
     """Poses as the objective reads them, in metres; coordinates before joints, so that one matrix product encodes all.
 
     Attributes:
-        centered: [n, 3, num_joints] relative to the mean of each pose's valid joints; invalid joints as estimated.
+        centered: [n, 3, num_joints] relative to the mean of each pose's joints.
         center: [n, 3, 1] that mean.
-        target: [n, 2, num_joints] x/z and y/z times the mean depth, 0 where invalid.
+        target: [n, 2, num_joints] x/z and y/z times the mean depth.
         mask: [n, num_joints] 1 or 0, or None where all joints are valid.
         joint_weights: [num_joints] of the joints in the mean; their own mean is 1.
     """
@@ -52,22 +51,18 @@ class FitData:
 
 
 def make_fit_data(poses: np.ndarray, mask: np.ndarray | None, joint_weights: np.ndarray | None = None,
-                  weights: tuple[np.ndarray, np.ndarray] | None = None, dtype=np.float32) -> FitData:
+                  dtype=np.float32) -> FitData:
     """What the objective reads.
 
     Args:
-        poses: [n, num_joints, 3] camera space, mm; mask: [n, num_joints] bool or None.
+        poses: [n, num_joints, 3] camera space, mm, missing joints as estimated.
+        mask: [n, num_joints] bool, False for missing joints, whose reconstruction is not judged; None: there are none.
         joint_weights: [num_joints]; None: all joints alike.
-        weights: encoder and decoder that estimate missing joints; only needed with a mask.
     """
     joint_weights = np.ones(poses.shape[1]) if joint_weights is None else np.asarray(joint_weights)
-    center, centered = center_poses(poses, mask)
-    points = centered + center  # invalid joints now stand at the mean, in front of the camera
-    if mask is not None:
-        centered = fill_missing(poses, mask, *weights) - center
-    target = points[..., :2] / points[..., 2:] * center[..., 2:]
-    if mask is not None:
-        target = np.where(mask[..., None], target, 0)
+    center, centered = center_poses(poses, None)
+    points = centered + center
+    target = points[..., :2] / np.maximum(points[..., 2:], MIN_DEPTH_SHARE * center[..., 2:]) * center[..., 2:]
     centered, center, target = (np.ascontiguousarray(np.moveaxis(a, -1, -2) / 1000, dtype)
                                 for a in (centered, center, target))
     return FitData(centered, center, target, None if mask is None else mask.astype(dtype),

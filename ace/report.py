@@ -34,7 +34,7 @@ def measure(autoencoder: AffineAutoencoder, poses: np.ndarray | None = None, mas
         "decoder": _weight_figures(decoder, decoder, autoencoder.joint_names),
         "share_nonzero": float(np.mean(_used(np.stack([encoder, decoder.T])))),
         "share_exact_zero": float(np.mean(np.stack([encoder, decoder.T]) == 0)),
-        "objective": None if not len(history) else {"value": float(history[-1, 1]), "sweep": int(history[-1, 0]),
+        "objective": None if not len(history) else {"value": float(history[-1, 1]), "iteration": int(history[-1, 0]),
                                                     "history": history.tolist()},
         "latents": [_latent_figures(autoencoder, k, name) for k, name in enumerate(names)],
         "duplicates": _duplicates(autoencoder, poses, masks),

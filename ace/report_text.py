@@ -45,7 +45,7 @@ def _sizes(figures):
              f"latent points     {figures['num_latents']} ({figures['num_left']} left, {figures['num_right']} right, "
              f"{figures['num_centre']} centre)"]
     if objective is not None:
-        lines.append(f"objective         {objective['value']:.5f} after {objective['sweep']} sweeps, from "
+        lines.append(f"objective         {objective['value']:.5f} after {objective['iteration']} iterations, from "
                      f"{objective['history'][0][1]:.5f} after {objective['history'][0][0]:.0f}")
     return "\n".join(lines)
 

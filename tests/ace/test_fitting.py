@@ -140,6 +140,9 @@ def test_split_latents():
     assert split_latents(48, full) == (20, 8)
     assert split_latents(24, full) == (10, 4)
     assert split_latents(1, full) == (0, 1)
+    pairs = skeleton_from_dict({"name": "pairs", "joints": [f"j{i}" for i in range(58)],
+                                "mirror_pairs": [[f"j{i}", f"j{i + 29}"] for i in range(29)]})
+    assert split_latents(58, pairs) == (29, 0) and split_latents(5, pairs) == (2, 1)  # no joint on the centre line
     assert split_latents(6, skeleton_from_dict({"name": "s", "joints": list("abcdef")})) == (0, 6)
     with pytest.raises(ValueError, match=r"num_latents is 556; expected 1 to 555.*default is 48"):
         split_latents(556, full)
@@ -172,6 +175,10 @@ def with_value(poses, value, coordinate=2):
     (lambda p: p[0], None, r"poses have shape \[36, 3\]"),
     (lambda p: with_value(p, np.nan), np.ones((20, 36), bool), r"poses\[3\]: the joint right_hip_h36m is not finite"),
     (lambda p: with_value(p, np.inf), None, "right_hip_h36m is not finite"),
+    (lambda p: p.astype(str), None, "have dtype <U"),
+    (lambda p: p / 1000, None, "look like metres"),
+    (lambda p: with_value(p, 1e5, 0), None, r"poses\[3\]: the joint right_hip_h36m is 9.*e\+04 mm from the middle"),
+    (lambda p: p[:20], np.arange(20)[:, None] % 2 == np.arange(36) // 18, "no pose has both pelvis_h36m and"),
     (lambda p: with_value(p, -10.0), None, r"poses\[3\]: the joint right_hip_h36m is behind the camera, z = -10.0 mm"),
     (lambda p: p[:20], np.ones((20, 3), bool), r"masks have shape \[20, 3\] and dtype bool; expected bool \[20, 36\]"),
     (lambda p: p[:20], np.ones((20, 36)), "dtype float64; expected bool"),

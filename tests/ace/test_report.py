@@ -30,7 +30,7 @@ def test_weight_figures_by_hand():
         "latents_per_joint": {"median": 2, "largest": 2}, "joints_per_latent": {"median": 1, "largest": 3},
         "negative_weight": {"mean": 0, "worst": 0, "worst_row": "left_hand"}}
     assert figures["share_nonzero"] == 12 / 18 and figures["share_exact_zero"] == 6 / 18
-    assert figures["objective"] == {"value": 0.25, "sweep": 20, "history": [[10, 0.5], [20, 0.25]]}
+    assert figures["objective"] == {"value": 0.25, "iteration": 20, "history": [[10, 0.5], [20, 0.25]]}
     assert figures["errors"] is None and measure(body_autoencoder(history=()))["objective"] is None
 
 

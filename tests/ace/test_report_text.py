@@ -13,7 +13,7 @@ def row(text, start):
 def test_text_of_the_weights():
     text = describe(body_autoencoder())
     assert row(text, "latent points")[:2] == ["3", "(1"]
-    assert row(text, "objective") == ["0.25000", "after", "20", "sweeps,", "from", "0.50000", "after", "10"]
+    assert row(text, "objective") == ["0.25000", "after", "20", "iterations,", "from", "0.50000", "after", "10"]
     assert row(text, "> 0.001 in magnitude") == ["77.8%", "55.6%"]
     assert row(text, "exactly zero") == ["22.2%", "44.4%"]
     assert row(text, "joints per latent, median") == ["2", "1"]
