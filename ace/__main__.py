@@ -124,7 +124,7 @@ def _add_fit_command(commands):
     command = commands.add_parser("fit", help="fit an autoencoder to poses")
     command.set_defaults(command=fit)
     command.add_argument("--poses", required=True, type=pathlib.Path, help="the .npz file described above")
-    command.add_argument("--skeletons", required=True, help="names of the formats, or TOML files, with commas, as joints3d has them")
+    command.add_argument("--skeletons", required=True, help="formats, with commas, as joints3d has them: names or TOML files")
     command.add_argument("--output", required=True, type=pathlib.Path, help="the .npz file to write")
     command.add_argument("--latents", type=int, help="number of latent points; default: 24 for 77 joints, 48 for 555")
     command.add_argument("--l1", type=float, default=L1_WEIGHT, help="factor of the mean |weights| (%(default)s)")

@@ -32,8 +32,8 @@ class AffineAutoencoder:
         decoder: [num_joints, num_latents] float32, rows sum to 1.
         skeleton: the joint list, usually merged from several formats.
         num_left, num_right, num_centre: the latent points come in this order; left point k mirrors right point k.
-        history: [n, 2] float64: iteration of the fit, and the objective on some of its poses after it. Iterations are sweeps, and
-            at the end refinements on the poses themselves.
+        history: [n, 2] float64: iteration of the fit, and the objective on some of its poses after it. Iterations are
+            sweeps, and at the end refinements on the poses themselves.
         latent_moments: [num_latents, num_latents] float64 mm^2, second moments of the latent points in the fit's poses, which
             tell where to expect those that no visible joint tells of; None: anywhere around the others.
     """

@@ -221,7 +221,7 @@ def _checked_poses(poses, masks, skeleton):
     extents = np.where(masks, extents, 0)
     if extents.max() > MAX_EXTENT_MM:
         pose, joint = np.unravel_index(extents.argmax(), extents.shape)
-        raise ValueError(f"poses[{pose}]: the joint {skeleton.joint_names[joint]} is {extents.max():.4g} mm from the middle of "
+        raise ValueError(f"poses[{pose}]: the joint {skeleton.joint_names[joint]} is {extents.max():.0f} mm from the middle of "
                          f"its pose ({(extents > MAX_EXTENT_MM).sum()} joints in all are farther than {MAX_EXTENT_MM:.0f} mm). "
                          "One such joint outweighs hundreds of poses: leave it out, or set its mask to False.")
     if 0 < extents.max() < MIN_EXTENT_MM:
