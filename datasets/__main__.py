@@ -1,11 +1,13 @@
 """Prepares data sets and shows what is in them: `python -m datasets list | prepare | verify | inspect`."""
 
 import argparse
+import collections
+import itertools
 import json
 import logging
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from datasets.catalogue import load_catalogue, normalize_name
 from datasets.cropping import PERSON_SIDE
@@ -18,9 +20,11 @@ from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
 
 CROP_SIDE = 256  # px, of training crops
 CROP_OPTIONS = ("dataset_set", "crop_side", "occluder_dir", "background_dir")
+FAULTS_EXIT_CODE = 3  # prepared, except for what could not be read; 1 is an error, 2 argparse's for wrong usage
+MAX_UNITS_LISTED = 20
 INTERRUPTED_EXIT_CODE = 130  # the shell's code for Ctrl-C
 # What a user can cause; anything else is a bug and shows its traceback.
-_USER_ERRORS = (ValueError, OSError, PrepareError)
+_USER_ERRORS = (ValueError, OSError, PrepareError, ImportError)  # the last one: an extra that is not installed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,8 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--splits", type=_comma_separated, metavar="SPLIT[,SPLIT]",
                            help=f"of {', '.join(SPLITS)} (default: all)")
     preparing.add_argument("--limit", type=int, metavar="N", help="only the first N examples of each split")
-    preparing.add_argument("--skip-bad", action="store_true",
-                           help="leave out unreadable examples and list them in the manifest instead of stopping")
+    faults = preparing.add_mutually_exclusive_group()
+    faults.add_argument("--skip-bad", action="store_true", help="be content without what cannot be read. Otherwise the exit "
+                        f"code is {FAULTS_EXIT_CODE} if something was left out, and the same command tries it again")
+    faults.add_argument("--strict", action="store_true", help="stop at the first thing that cannot be read")
+    preparing.add_argument("--detections", type=pathlib.Path, metavar="FILE", help="COCO result file of a person detector; its "
+                           "boxes are taken where the data set has none of its own")
+    preparing.add_argument("--masks", type=pathlib.Path, metavar="DIR", help="folder of person masks, DIR/PATH.png for the "
+                           "image PATH; taken where the data set has none")
     preparing.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     preparing.add_argument("--scheduler", metavar="HOST:PORT", help="work on the dask cluster of this scheduler; its "
                            "machines need the same software and see the same folders")
@@ -140,22 +150,51 @@ def list_datasets(data_root: pathlib.Path) -> list[dict]:
     return entries
 
 
-def _prepare(options: argparse.Namespace) -> None:
-    if options.name is not None and len(options.names) > 1:
-        raise ValueError(f"--name renames one data set; got {len(options.names)}: {', '.join(options.names)}")
+def _prepare(options: argparse.Namespace) -> int:
+    for flag, use in (("name", "renames"), ("detections", "is for"), ("masks", "is for")):
+        if getattr(options, flag) is not None and len(options.names) > 1:
+            raise ValueError(f"--{flag} {use} one data set; got {len(options.names)}: {', '.join(options.names)}")
     options.name = options.name and normalize_name(options.name)
     adapters = [load_adapter(name) for name in options.names]  # all, before the first long run
     raw_dirs = [_raw_dir(adapter.name, options) for adapter in adapters]
+    has_faults = False
     for adapter, raw_dir in zip(adapters, raw_dirs, strict=True):
         manifest = prepare(
             adapter, raw_dir, options.data_root, name=options.name, splits=options.splits, limit=options.limit,
-            skip_bad=options.skip_bad, workers=options.workers, scheduler=options.scheduler,
-            person_side=options.person_side, overwrite=options.overwrite)
+            skip_bad=options.skip_bad, strict=options.strict, detections=options.detections, masks=options.masks,
+            workers=options.workers, scheduler=options.scheduler, person_side=options.person_side,
+            overwrite=options.overwrite)
         print(f"{manifest['name']}: {_summary(manifest)} in {options.data_root / manifest['name']}")
-        for entry in manifest["skipped"][:5]:
-            print(f"  skipped {entry['where']}: {entry['reason']}")
-        if (num_more := len(manifest["skipped"]) - 5) > 0:
-            print(f"  and {num_more} more, listed in {options.data_root / manifest['name'] / MANIFEST_NAME}")
+        for line in [*_result_lines(manifest), *_fault_lines(manifest, options)]:
+            print(f"  {line}", flush=True)
+        has_faults |= bool(manifest["skipped"])
+    return FAULTS_EXIT_CODE if has_faults and not options.skip_bad else 0
+
+
+def _result_lines(manifest: dict) -> Iterator[str]:
+    """What --detections and --masks did."""
+    counts = collections.Counter(manifest.get("detector_results", {}))
+    if counts["images"]:
+        yield (f"detections: {counts['images_with_detections']} of {counts['images']} images have some; "
+               f"{counts['people_matched']} of {counts['people']} people got their boxes, {counts['people_dropped']} were left "
+               "out for want of one")
+    if counts["people_without_mask"]:
+        yield f"masks: {counts['masks_added']} of {counts['people_without_mask']} people without a mask got one"
+
+
+def _fault_lines(manifest: dict, options: argparse.Namespace) -> Iterator[str]:
+    """What could not be read, unit by unit, and what to do about it."""
+    units: dict[str, list[dict]] = {}
+    for entry in manifest["skipped"]:
+        units.setdefault(entry.get("unit", entry["where"]), []).append(entry)  # former versions did not note the unit
+    for entry, *others in itertools.islice(units.values(), MAX_UNITS_LISTED):
+        more = f" (and {len(others)} more of this unit)" if others else ""
+        yield f"skipped {entry['where']}: {entry['reason']}{more}"
+    if (num_more := len(units) - MAX_UNITS_LISTED) > 0:
+        yield f"and something of {num_more} more units, listed in {options.data_root / manifest['name'] / MANIFEST_NAME}"
+    if units and not options.skip_bad:
+        yield ("Mend them and run the same command again: it makes only the shards anew in which something was skipped. With "
+               "--skip-bad the data set is accepted as it is.")
 
 
 def _raw_dir(name: str, options: argparse.Namespace) -> pathlib.Path | None:

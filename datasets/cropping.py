@@ -122,7 +122,7 @@ def _load_image_file(path: str, _mtime_ns: int, size: int) -> np.ndarray:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _IMREAD_FLAGS) if data else None
     if decoded is None or _is_truncated_jpeg(data):
         raise ValueError(f"image {path} ({size} bytes) cannot be decoded: it is truncated, damaged or not an image. "
-                         "Fetch it anew, or leave such examples out with --skip-bad.")
+                         "Fetch it anew; --skip-bad is content without such examples.")
     decoded.flags.writeable = False
     return decoded
 

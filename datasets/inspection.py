@@ -25,6 +25,7 @@ from posepile.visualization.drawing import (
 
 CELL_SIDE = 320  # px
 MAX_COLUMNS = 6
+MAX_CAPTION_VALUE = 60  # characters; whole poses are not for captions
 _MIN_CROP_CELL = 128  # px; smaller crops are magnified to this or more
 
 
@@ -59,7 +60,8 @@ def draw_examples(dataset: PreparedDataset, split: str, num_examples: int, seed:
     for position in positions:
         example = dataset.read(split, int(position))
         cells.append(draw_example(example, dataset.skeleton, CELL_SIDE))
-        details = " ".join(f"{key}={value}" for key, value in example.provenance.items())
+        details = " ".join(f"{key}={value}" for key, value in example.provenance.items()
+                           if len(str(value)) <= MAX_CAPTION_VALUE)
         captions.append(f"#{position} {details}".rstrip())
     columns = min(MAX_COLUMNS, max(1, round(len(cells) ** 0.5 * 1.3)))
     legend = [*SIDE_LEGEND, ("box", BOX_COLOR), ("mask", MASK_COLOR)]

@@ -3,9 +3,11 @@ time. docs/preparing_data.md tells its users.
 
 The work units of a split are cut into fixed contiguous groups, one shard each, whatever the number of workers. A
 finished shard gets a sidecar in DATA_ROOT/NAME/.prepare with its counts, skips and bone-length sums, so that a
-preparation that was killed goes on where it stopped. The manifest is put together from the sidecars and written last.
+preparation that was killed goes on where it stopped, and one that left out what could not be read makes those shards anew.
+The manifest is put together from the sidecars and written last.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -14,69 +16,40 @@ import importlib.metadata
 import itertools
 import json
 import logging
-import math
 import os
 import pathlib
 import pickle
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
 import cv2
 import numpy as np
 import tqdm
 
 from datasets import cluster, worker_pool
-from datasets.bone_lengths import BoneLengthSums, merge_bone_lengths
+from datasets.bone_lengths import merge_bone_lengths
 from datasets.catalogue import load_catalogue
-from datasets.cropping import PERSON_SIDE, crop_example
+from datasets.cropping import PERSON_SIDE
+from datasets.detector_results import index_detections
 from datasets.folder_lock import STATE_FOLDER, PrepareError, check_mark, explain_full_disk, hold_folder, read_mark
-from datasets.raw_example import Adapter, RawExample
+from datasets.raw_example import Adapter
+from datasets.shard_job import ShardJob, digest_of, make_shard, shorten
 from posepile.data import records
-from posepile.data.records import SPLITS, Example
+from posepile.data.records import SPLITS
 from posepile.data.worker_processes import available_cores
-from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
+from posepile.geometry.skeleton import skeleton_from_dict
 
 MAX_SHARDS_PER_SPLIT = 128  # the grain of resuming, too; more keep more files open in training
-MARK_CHECK_SECONDS = 1.0
-# What wrong raw data can cause, in adapters, too: they read files of strangers.
-_BAD_EXAMPLE_ERRORS = (ValueError, LookupError, TypeError, FileNotFoundError)
+DETECTIONS_NAME = ".detections.part"  # removed with all that is unfinished
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One shard to be made."""
-
-    adapter: Adapter
-    raw_dir: pathlib.Path | None
-    folder: pathlib.Path
-    split: str
-    shard: int
-    num_shards: int
-    units: tuple[Any, ...]
-    kind: str
-    skeleton: Skeleton
-    limit: int | None
-    skip_bad: bool
-    person_side: int
-    mark: str
-
-    @property
-    def path(self) -> pathlib.Path:
-        return records.shard_path(self.folder, self.split, self.shard, self.num_shards)
-
-    @property
-    def sidecar(self) -> pathlib.Path:
-        return self.folder / STATE_FOLDER / f"{self.path.name}.json"
-
-
 def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pathlib.Path | str, *,
             name: str | None = None, splits: Sequence[str] | None = None, limit: int | None = None,
-            skip_bad: bool = False, workers: int | None = None, scheduler: str | None = None,
+            skip_bad: bool = False, strict: bool = False, detections: pathlib.Path | str | None = None,
+            masks: pathlib.Path | str | None = None, workers: int | None = None, scheduler: str | None = None,
             person_side: int = PERSON_SIDE, licence: str | None = None, overwrite: bool = False,
             progress: bool = True) -> dict:
     """Prepares a data set into DATA_ROOT/NAME. Called again, it continues, or returns at once if all is done.
@@ -90,8 +63,12 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         splits: which of train, validation and test; None: all that the data set has.
         limit: the most examples of a split, the first ones in the data set's order; they go into a single shard. None:
             all.
-        skip_bad: leave out examples that cannot be read, and list them in the manifest, instead of stopping at the
-            first.
+        skip_bad: be content with what can be read. What cannot is left out and listed in the manifest under `skipped`, a
+            unit from where its adapter gives up on; without `skip_bad`, another call makes the shards in which something
+            was left out anew.
+        strict: stop at the first thing that cannot be read instead.
+        detections: a COCO result file whose boxes replace the data set's, by its `Adapter.detection_rule`.
+        masks: a folder of masks, see `detector_results.add_mask`.
         workers: processes; 1 works in this process. None: one per available core.
         scheduler: address of a dask scheduler, HOST:PORT, whose workers are to do the work. They need the same software,
             and the same paths `raw_dir` and `data_root`. None: this machine works.
@@ -102,13 +79,15 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
 
     Returns: the manifest.
     Raises:
-        ValueError: a bad example (naming unit, file and field), or a wrong argument.
+        ValueError: a wrong argument, a split of which nothing can be read, detections or masks of other images; if `strict`,
+            a bad example (naming unit, file and field).
         FileNotFoundError: raw files are missing.
         PrepareError: other settings than before, a full or read-only disk, another preparation at work, a worker that
             was killed, a cluster that cannot be used.
         KeyboardInterrupt: stopped by Ctrl-C; its message says how to go on. Finished shards stay.
     """
     _check_arguments(splits, limit, workers, scheduler, person_side)
+    _check_options(adapter, skip_bad, strict, detections, masks)
     # Absolute, as workers on other machines have working directories of their own.
     raw_dir = None if raw_dir is None else pathlib.Path(raw_dir).absolute()
     if licence is None:
@@ -118,8 +97,9 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
     folder = pathlib.Path(data_root).absolute() / adapter.name
     settings = {"name": adapter.name, "raw_dir": None if raw_dir is None else str(raw_dir.resolve()),
                 "splits": None if splits is None else sorted(set(splits), key=SPLITS.index), "limit": limit,
-                "person_side": person_side}
-    manifest = None if overwrite else _complete_manifest(folder, settings)
+                "person_side": person_side, "detections": None if detections is None else _file_digest(detections),
+                "masks": None if masks is None else str(pathlib.Path(masks).resolve())}
+    manifest = None if overwrite else _complete_manifest(folder, settings, skip_bad)
     if manifest is not None:
         logger.info("data set %s is already complete in %s; its raw files are not looked at again "
                     "(--overwrite prepares it anew)", adapter.name, folder)
@@ -129,8 +109,10 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         if client is not None:
             cluster.check_workers(client, _find_worker_problem, adapter, raw_dir, _digest_of_names(raw_dir), folder,
                                   mark, _versions())
-        settings, jobs = _plan(adapter, raw_dir, folder, settings, skip_bad, mark)
+        settings, jobs = _plan(adapter, raw_dir, folder, settings, skip_bad, strict, mark)
         _begin(folder, settings, overwrite)
+        if detections is not None:
+            index_detections(pathlib.Path(detections), jobs[0].detections, adapter.detection_rule)
         shards = _make_shards(adapter.name, jobs, settings, workers, client, overwrite, progress)
         check_mark(folder, mark)
         _clear_unfinished(folder)
@@ -151,10 +133,21 @@ def _check_arguments(splits, limit, workers, scheduler, person_side) -> None:
         raise ValueError("workers and scheduler are both given; on a cluster, its own workers do the work")
 
 
+def _check_options(adapter, skip_bad, strict, detections, masks) -> None:
+    if skip_bad and strict:
+        raise ValueError("skip_bad and strict are both given; bad examples are either left out or stop the work")
+    if detections is not None and adapter.detection_rule is None:
+        raise ValueError(f"detections are given, but data set {adapter.name} has boxes of its own, which stay; leave them out")
+    if detections is not None and not pathlib.Path(detections).is_file():
+        raise FileNotFoundError(f"detections: there is no file {detections}")
+    if masks is not None and not pathlib.Path(masks).is_dir():
+        raise FileNotFoundError(f"masks: there is no folder {masks}")
+
+
 # ------------------------------------------------------------------------------------------------ planning and working
 
 
-def _plan(adapter, raw_dir, folder, settings, skip_bad, mark) -> tuple[dict, list[_Job]]:
+def _plan(adapter, raw_dir, folder, settings, skip_bad, strict, mark) -> tuple[dict, list[ShardJob]]:
     """Reads what there is to do: the settings, completed by what the raw folder says, and one job per shard."""
     kind, skeleton = adapter.label_kind(raw_dir), skeleton_from_dict(adapter.skeleton(raw_dir))
     if kind not in ("3d", "2d"):
@@ -166,9 +159,11 @@ def _plan(adapter, raw_dir, folder, settings, skip_bad, mark) -> tuple[dict, lis
         source = "" if raw_dir is None else f" in {raw_dir}"
         raise ValueError(f"data set {adapter.name} has nothing for the splits {', '.join(empty)}{source}")
     settings = {**settings, "kind": kind, "skeleton": skeleton.to_dict(), "version": _tool_version(),
-                "units": {split: _digest(of_split) for split, of_split in units.items()}}
-    jobs = [_Job(adapter, raw_dir, folder, split, shard, len(groups), group, kind, skeleton, settings["limit"],
-                 skip_bad, settings["person_side"], mark)
+                "units": {split: digest_of(of_split) for split, of_split in units.items()}}
+    masks = settings["masks"] and pathlib.Path(settings["masks"])
+    detections = settings["detections"] and folder / STATE_FOLDER / DETECTIONS_NAME
+    jobs = [ShardJob(adapter, raw_dir, folder, split, shard, len(groups), group, kind, skeleton, settings["limit"],
+                 skip_bad, strict, settings["person_side"], masks, detections, mark)
             for split, of_split in units.items()
             for groups in [_group_units(of_split, settings["limit"])]
             for shard, group in enumerate(groups)]
@@ -185,10 +180,12 @@ def _group_units(units: list, limit: int | None) -> list[tuple]:
     return [tuple(units[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
-def _make_shards(name, jobs: list[_Job], settings, workers, client, overwrite, progress) -> list[dict]:
+def _make_shards(name, jobs: list[ShardJob], settings, workers, client, overwrite, progress) -> list[dict]:
     """Makes the shards that are missing. Returns: the sidecar of every job, in their order."""
     done = {job.path: sidecar for job in jobs if (sidecar := _read_sidecar(job)) is not None}
     to_do = [job for job in jobs if job.path not in done]
+    if to_do:  # a shard that is made anew may come out with other examples than the manifest says
+        (jobs[0].folder / records.MANIFEST_NAME).unlink(missing_ok=True)
     num_workers = max(1, min(workers or available_cores(), len(to_do)))
     num_before = sum(sidecar["num_examples"] for sidecar in done.values())
     if settings["limit"] is None:  # how many examples the units hold is not known beforehand
@@ -200,8 +197,8 @@ def _make_shards(name, jobs: list[_Job], settings, workers, client, overwrite, p
         with tqdm.tqdm(total=total, initial=initial, desc=f"prepare {name}", unit=unit, smoothing=0.05,
                        disable=not progress, file=sys.stderr) as bar:
             show = functools.partial(_show, bar, unit, initial, num_before)
-            results = (worker_pool.run_jobs(_make_shard, to_do, num_workers, show) if client is None
-                       else cluster.run_jobs(_make_shard, to_do, client, show))
+            results = (worker_pool.run_jobs(make_shard, to_do, num_workers, show) if client is None
+                       else cluster.run_jobs(make_shard, to_do, client, show))
             with contextlib.closing(results):
                 for job, sidecar in results:
                     done[job.path] = sidecar
@@ -226,101 +223,12 @@ def _show(bar, unit: str, initial: int, num_before: int, num_units: int, num_exa
     bar.update(initial + (num_units if unit == "unit" else num_examples) - bar.n)
 
 
-def _make_shard(job: _Job, report) -> dict:
-    """Writes one shard and its sidecar. Calls `report(units, examples)` with what is newly done. Returns: the
-    sidecar, its `record_bytes` as an array."""
-    skipped: list[dict] = []
-    bones = BoneLengthSums(job.skeleton)
-    last_check = -math.inf
-
-    def report_while_held(units, examples):
-        nonlocal last_check
-        if (now := time.monotonic()) > last_check + MARK_CHECK_SECONDS:
-            last_check = now
-            check_mark(job.folder, job.mark)
-        report(units, examples)
-
-    def examples():
-        for example in _job_examples(job, skipped, report_while_held):
-            if example.joints3d is not None:
-                bones.add(example.joints3d)
-            yield example
-            report_while_held(0, 1)
-        check_mark(job.folder, job.mark)  # before the shard takes its name
-
-    try:
-        num_examples = records.write_shard(job.path, examples())
-        entries, digest = records.scan_shard(job.path)
-        sidecar = {"num_examples": num_examples, "num_units": len(job.units), "sha256": digest, "skipped": skipped,
-                   "bones": bones.to_rows(), "record_bytes": entries[:, 1]}
-        check_mark(job.folder, job.mark)
-        records.write_json(job.sidecar, {**sidecar, "record_bytes": entries[:, 1].tolist()})
-    except FileNotFoundError:
-        check_mark(job.folder, job.mark)  # the preparation that took over has cleared away what looked unfinished
-        raise
-    return sidecar
-
-
-def _job_examples(job: _Job, skipped: list[dict], report) -> Iterator[Example]:
-    """The job's examples in order; bad ones raise a ValueError that says where, or are appended to `skipped`."""
-    num_examples = 0
-    for unit in job.units:
-        items = iter(job.adapter.load_unit(job.raw_dir, unit))
-        for index in itertools.count():
-            item = None
-            try:
-                item = next(items)
-                if isinstance(item, ValueError):  # one wrong annotation; the next may be right
-                    raise item
-                example = crop_example(item, job.person_side) if isinstance(item, RawExample) else item
-                _check_labels(example, job)
-            except StopIteration:
-                break
-            except _BAD_EXAMPLE_ERRORS as error:
-                where, reason = _where(job, unit, index, item), str(error)
-                if not isinstance(error, (ValueError, FileNotFoundError)):
-                    reason = f"{type(error).__name__}: {error}"
-                if not job.skip_bad:
-                    raise ValueError(f"{where}: {reason}") from error
-                if item is None:  # the adapter itself gave up: it yields nothing more
-                    skipped.append({"where": where, "reason": f"{reason} (and what follows in this unit)"})
-                    break
-                skipped.append({"where": where, "reason": reason})
-                continue
-            num_examples += 1
-            yield example
-            if num_examples == job.limit:
-                return
-        report(1, 0)
-
-
-def _where(job: _Job, unit, index: int, item) -> str:
-    """Data set, split, unit, number and file of an example, for messages."""
-    source = item.provenance.get("source") if isinstance(item, (RawExample, Example)) else None
-    if source is None and isinstance(item, RawExample) and not isinstance(item.image, np.ndarray):
-        source = item.image
-    text = f"{job.adapter.name}, {job.split}, unit {_shorten(unit)}, example {index}"
-    return f"{text} ({source})" if source else text
-
-
-def _check_labels(example: Example, job: _Job) -> None:
-    """Raises: ValueError if the labels do not fit the data set's kind and skeleton."""
-    field = "joints3d" if job.kind == "3d" else "joints2d"
-    if getattr(example, field) is None:
-        raise ValueError(f"{field} is missing; the data set is declared as labelled in {job.kind.upper()}")
-    num_joints = job.skeleton.num_joints
-    for name, num_coordinates in (("joints3d", 3), ("joints2d", 2)):
-        joints = getattr(example, name)
-        if joints is not None and np.shape(joints) != (num_joints, num_coordinates):
-            raise ValueError(f"{name} has shape {list(np.shape(joints))}; expected [{num_joints}, {num_coordinates}], "
-                             f"as the skeleton {job.skeleton.name} has {num_joints} joints")
-
-
 # ------------------------------------------------------------------------------------------------- state of the folder
 
 
-def _complete_manifest(folder: pathlib.Path, settings: dict) -> dict | None:
-    """The manifest if the folder is complete and was made with these settings; needs no raw files."""
+def _complete_manifest(folder: pathlib.Path, settings: dict, skip_bad: bool) -> dict | None:
+    """The manifest if the folder is complete, with `skip_bad` apart from what could not be read, and was made with these
+    settings; needs no raw files."""
     manifest_path, settings_path = folder / records.MANIFEST_NAME, folder / STATE_FOLDER / "settings.json"
     if not manifest_path.is_file():
         return None
@@ -336,7 +244,8 @@ def _complete_manifest(folder: pathlib.Path, settings: dict) -> dict | None:
         raise PrepareError(f"{manifest_path} is not a manifest ({error!r}); make the data set anew with --overwrite"
                            ) from error
     _refuse_differences(folder, before, settings)
-    return manifest if all(file.is_file() for file in files) else None
+    is_complete = all(file.is_file() for file in files) and (skip_bad or not manifest.get("skipped"))
+    return manifest if is_complete else None
 
 
 def _begin(folder: pathlib.Path, settings: dict, overwrite: bool) -> None:
@@ -373,43 +282,42 @@ def _clear_unfinished(folder: pathlib.Path) -> None:
 
 def _refuse_differences(folder: pathlib.Path, before: dict, now: dict) -> None:
     """Raises: PrepareError naming the settings that differ."""
-    differing = [f"{key}: {_shorten(before.get(key))} then, {_shorten(now[key])} now" for key in now
+    differing = [f"{key}: {shorten(before.get(key))} then, {shorten(now[key])} now" for key in now
                  if before.get(key) != now[key]]
     if differing:
         raise PrepareError(f"{folder} was prepared with other settings ({'; '.join(differing)}). Repeat those, or "
                            "begin anew with --overwrite.")
 
 
-def _shorten(value) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 100 else f"{text[:80]}... ({_digest(value)[:8]})"
+def _file_digest(path: pathlib.Path | str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(value) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _read_sidecar(job: _Job) -> dict | None:
+def _read_sidecar(job: ShardJob) -> dict | None:
     """The sidecar of a finished shard; None if the shard is missing, of another size, or has skips that are not wanted
     now."""
     try:
         sidecar = json.loads(job.sidecar.read_text())
         sidecar["record_bytes"] = np.array(sidecar["record_bytes"], np.int64)
+        sidecar.setdefault("detector_results", {})  # of former versions
         is_whole = job.path.stat().st_size == sidecar["record_bytes"].sum()
         return sidecar if is_whole and (job.skip_bad or not sidecar["skipped"]) else None
     except (FileNotFoundError, ValueError, TypeError, KeyError, OverflowError):  # missing or damaged
         return None
 
 
-def _assemble(folder: pathlib.Path, settings: dict, licence: str, jobs: list[_Job], shards: list[dict]) -> dict:
+def _assemble(folder: pathlib.Path, settings: dict, licence: str, jobs: list[ShardJob], shards: list[dict]) -> dict:
     """Writes the indices and returns the manifest."""
+    counts = sum((collections.Counter(shard["detector_results"]) for shard in shards), collections.Counter())
+    _check_use(settings, counts)
     splits = {}
     for split in dict.fromkeys(job.split for job in jobs):
         of_split = [(job, shard) for job, shard in zip(jobs, shards, strict=True) if job.split == split]
         num_examples = sum(shard["num_examples"] for _, shard in of_split)
         if num_examples == 0:
             skipped = [entry for _, shard in of_split for entry in shard["skipped"]]
-            why = f"; the first one skipped: {skipped[0]['where']}: {skipped[0]['reason']}" if skipped else ""
+            why = f"; the first one: {skipped[0]['where']}: {skipped[0]['reason']}" if skipped else ""
             raise ValueError(f"data set {settings['name']}: the {split} split came out empty, {len(skipped)} examples "
                              f"were skipped{why}")
         with records.atomic_file(records.index_path(folder, split)) as file:  # row by row: it may have 10^7 of them
@@ -430,8 +338,18 @@ def _assemble(folder: pathlib.Path, settings: dict, licence: str, jobs: list[_Jo
         bone_lengths = merge_bone_lengths(jobs[0].skeleton, counted).statistics()
     return {"name": settings["name"], "kind": settings["kind"], "skeleton": settings["skeleton"], "splits": splits,
             "bone_lengths_mm": bone_lengths, "licence": licence, "version": settings["version"],
-            "settings": {key: settings[key] for key in ("name", "splits", "limit", "person_side")},
-            "skipped": [entry for shard in shards for entry in shard["skipped"]]}
+            "settings": {key: settings[key] for key in ("name", "splits", "limit", "person_side", "detections")},
+            "detector_results": dict(counts), "skipped": [entry for shard in shards for entry in shard["skipped"]]}
+
+
+def _check_use(settings: dict, counts: collections.Counter) -> None:
+    """Raises: ValueError if detections or masks are of other images: then all people would keep their boxes unnoticed."""
+    if settings["detections"] and not counts["images_with_detections"]:
+        raise ValueError(f"detections: none of the {counts['images']} images is in the file; it must name each image by its "
+                         "path in the raw folder, a frame of a video by PATH#FRAME")
+    if settings["masks"] and counts["people_without_mask"] and not counts["masks_added"]:
+        raise ValueError(f"masks: none of {counts['people_without_mask']} people has one in {settings['masks']}; the mask of "
+                         "an image must be PATH.png, PATH its path in the raw folder, of a frame of a video PATH#FRAME.png")
 
 
 def _find_worker_problem(_adapter, raw_dir: pathlib.Path | None, raw_names: str | None, folder: pathlib.Path, mark: str,
@@ -454,7 +372,7 @@ def _find_worker_problem(_adapter, raw_dir: pathlib.Path | None, raw_names: str 
 
 def _digest_of_names(folder: pathlib.Path | None) -> str | None:
     """Tells whether two machines see the same folder, in which a mount may be missing; None if it does not exist."""
-    return _digest(sorted(os.listdir(folder))) if folder is not None and folder.is_dir() else None
+    return digest_of(sorted(os.listdir(folder))) if folder is not None and folder.is_dir() else None
 
 
 def _versions() -> dict[str, str]:

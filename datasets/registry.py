@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import pkgutil
+import re
 
 from datasets.catalogue import normalize_name
 from datasets.raw_example import Adapter
@@ -15,11 +16,11 @@ SYNTHETIC_DATASETS = ("synthetic_studio", "synthetic_street", "synthetic_gym", "
 
 def list_adapters() -> list[str]:
     """Names of the data sets that can be prepared, in alphabetical order."""
-    modules = {module.name for module in pkgutil.iter_modules([str(ADAPTERS_FOLDER)])
-               if not module.name.startswith("_")}
-    if SYNTHETIC_MODULE in modules:
-        modules = (modules - {SYNTHETIC_MODULE}) | set(SYNTHETIC_DATASETS)
-    return sorted(modules)
+    names = {re.sub("^three", "3", module.name)  # a module's name cannot begin with a digit: threedpw reads 3dpw
+             for module in pkgutil.iter_modules([str(ADAPTERS_FOLDER)]) if not module.name.startswith("_")}
+    if SYNTHETIC_MODULE in names:
+        names = (names - {SYNTHETIC_MODULE}) | set(SYNTHETIC_DATASETS)
+    return sorted(names)
 
 
 def load_adapter(name: str) -> Adapter:
@@ -32,4 +33,5 @@ def load_adapter(name: str) -> Adapter:
                          "read by the adapter custom.")
     if key in SYNTHETIC_DATASETS:
         return importlib.import_module(f"datasets.adapters.{SYNTHETIC_MODULE}").ADAPTERS[key]
-    return importlib.import_module(f"datasets.adapters.{key}").ADAPTER
+    module = re.sub("^3", "three", key)
+    return importlib.import_module(f"datasets.adapters.{module}").ADAPTER

@@ -110,7 +110,7 @@ def test_error_in_a_job_reads_as_it_does_locally(scheduler, tmp_path):
     messages = []
     for options in ({"workers": 1}, {"workers": None, "scheduler": scheduler}):
         with pytest.raises(ValueError, match=r'tiny, train, unit .*"broken".* example 1 .*bbox is') as raised:
-            prepare_tiny(raw_dir, tmp_path / str(len(messages)), **options)
+            prepare_tiny(raw_dir, tmp_path / str(len(messages)), strict=True, **options)
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
 

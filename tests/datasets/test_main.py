@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 
 from datasets.__main__ import main
 from datasets.prepare import prepare
+from datasets.raw_example import DetectionRule
 from posepile.data.records import PreparedDataset
 from tests.datasets.tiny_adapter import ADAPTER, FINISHED_ADAPTER, write_raw
 
@@ -102,6 +104,8 @@ def test_list_shows_known_and_own_data_sets(data_root, capsys):
     (["prepare", "coco", "--raw-dir=."], "person_keypoints_"),
     (["prepare", "synthetic_test", "--splits=testing"], "unknown splits testing"),
     (["prepare", "synthetic_test", "coco", "--raw-dir=.", "--name=x"], "--name renames one data set"),
+    (["prepare", "mpii", "coco", "--raw-dir=.", "--masks=."], "--masks is for one data set"),
+    (["prepare", "coco", "--raw-dir=.", "--detections=x.json"], "coco has boxes of its own"),
     (["verify", "tiny", "--splits=tset"], "unknown splits tset"),
     (["verify", "tiny", "--workers=0"], "workers is 0"),
     (["inspect", "tiny"], "python -m datasets prepare tiny"),
@@ -114,18 +118,63 @@ def test_user_errors_are_one_line(arguments, message, tmp_path, monkeypatch, cap
     assert error.startswith("error: ") and message in error and "\n" not in error
 
 
-def test_skipped_examples_are_listed(custom_raw_dir, tmp_path, monkeypatch, capsys):
+def test_exit_code_and_summary_tell_of_what_was_skipped(custom_raw_dir, tmp_path, monkeypatch, capsys):
     path = custom_raw_dir / "annotations.json"
     content = json.loads(path.read_text())
-    content["images"].append({**content["images"][0], "file": "lost.png"})
+    content["images"] += [{**content["images"][0], "file": name} for name in ("lost.png", "gone.png")]
     path.write_text(json.dumps(content))
+    (custom_raw_dir / "photo.json").write_text(json.dumps({**content, "images": content["images"][:1]}))
     monkeypatch.chdir(tmp_path)
     arguments = ["prepare", "custom", f"--raw-dir={custom_raw_dir}", "--workers=1"]
-    assert main(arguments) == 1
+    assert main([*arguments, "--strict"]) == 1
     assert "lost.png" in capsys.readouterr().err
+    assert main(arguments) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 train, 2 skipped" in lines[0] and len(lines) == 3  # one line for the unit, one of advice
+    assert "annotations.json" in lines[1] and "lost.png" in lines[1] and "(and 1 more of this unit)" in lines[1]
+    assert "--skip-bad" in lines[2]
     assert main([*arguments, "--skip-bad"]) == 0
-    output = capsys.readouterr().out
-    assert "1 train, 1 skipped" in output and "lost.png" in output
+    assert "2 train, 2 skipped" in capsys.readouterr().out
+    for name in ("lost.png", "gone.png"):
+        (custom_raw_dir / name).write_bytes((custom_raw_dir / "photo.png").read_bytes())
+    assert main([*arguments, "--strict"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["custom: 4 train in data/custom"]
+
+
+def test_missing_package_is_a_user_error_and_no_fault_of_a_unit(tmp_path, monkeypatch, capsys):
+    def load_unit(raw_dir, unit):
+        raise ImportError("reading C3D needs the package x; install it with pip install 'posepile-trainer[datasets]'")
+
+    monkeypatch.setattr("datasets.__main__.load_adapter", lambda name: dataclasses.replace(ADAPTER, load_unit=load_unit))
+    raw_dir = write_raw(tmp_path / "raw", train=[1])
+    assert main(["prepare", "tiny", f"--raw-dir={raw_dir}", f"--data-root={tmp_path / 'data'}", "--workers=1"]) == 1
+    assert "error: reading C3D needs the package x" in capsys.readouterr().err
+
+
+def test_many_units_with_faults_are_summed_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.__main__.load_adapter", lambda name: ADAPTER)
+    bad = [{"name": f"seq{i}", "examples": 2, "bad": {"0": "box"}} for i in range(23)]
+    raw_dir = write_raw(tmp_path / "raw", train=bad)
+    assert main(["prepare", "tiny", f"--raw-dir={raw_dir}", f"--data-root={tmp_path / 'data'}", "--workers=1"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  skipped tiny, train, unit") for line in lines) == 20
+    assert f"something of 3 more units, listed in {tmp_path / 'data' / 'tiny' / 'manifest.json'}" in lines[-2]
+
+
+def test_detections_and_masks_are_options(tmp_path, monkeypatch, capsys):
+    adapter = dataclasses.replace(ADAPTER, detection_rule=DetectionRule(min_iou=0.5, unmatched="drop"))
+    monkeypatch.setattr("datasets.__main__.load_adapter", lambda name: adapter)
+    raw_dir = write_raw(tmp_path / "raw", train=[3])
+    detections = [{"file_name": f"train0.jpg#{i}", "bbox": [50, 20, 60, 90], "score": 1} for i in range(2)]
+    (tmp_path / "boxes.json").write_text(json.dumps(detections))
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "train0.jpg#1.png"), np.full((120, 160), 255, np.uint8))
+    assert main(["prepare", "tiny", f"--raw-dir={raw_dir}", f"--data-root={tmp_path / 'data'}", "--workers=1",
+                 f"--detections={tmp_path / 'boxes.json'}", f"--masks={tmp_path / 'masks'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "  detections: 2 of 3 images have some; 2 of 3 people got their boxes, 1 were left out for want of one",
+        "  masks: 1 of 2 people without a mask got one"]
 
 
 def test_verify_tells_by_text_json_and_exit_code(data_root, tmp_path, capsys):

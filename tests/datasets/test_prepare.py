@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets.cropping import crop_example
 from datasets.prepare import MAX_SHARDS_PER_SPLIT, PrepareError, _group_units, prepare
+from datasets.raw_example import DetectionRule
 from datasets.registry import load_adapter
 from posepile.data import records
 from posepile.data.records import PreparedDataset
@@ -292,26 +294,165 @@ def make_bad_raw_dir(tmp_path):
                                               {"name": "crashing", "examples": 4, "bad": {"2": "crash"}}])
 
 
-def test_bad_example_stops_with_its_place_then_skip_bad_goes_on(bad_raw_dir, tmp_path):
-    with pytest.raises(ValueError, match=r'tiny, train, unit .*"broken".* example 1 \(broken.jpg\): bbox is'):
-        prepare_tiny(bad_raw_dir, tmp_path / "data")
-    manifest = prepare_tiny(bad_raw_dir, tmp_path / "data", skip_bad=True)  # continues
+def test_strict_stops_at_a_bad_example_and_names_its_place(bad_raw_dir, tmp_path):
+    for workers, place in ((1, r'tiny, train, unit .*"broken".* example 1 \(broken.jpg\): bbox is'), (2, "tiny, train, unit")):
+        with pytest.raises(ValueError, match=place):
+            prepare_tiny(bad_raw_dir, tmp_path / "data", strict=True, workers=workers)
+        assert not list((tmp_path / "data").rglob("*.part"))
+    with pytest.raises(ValueError, match="skip_bad and strict"):
+        prepare_tiny(bad_raw_dir, tmp_path / "data", strict=True, skip_bad=True)
+
+
+def test_bad_examples_are_listed_by_unit_and_the_rest_goes_on(bad_raw_dir, tmp_path):
+    with pytest.raises(ValueError):
+        prepare_tiny(bad_raw_dir, tmp_path / "data", strict=True)
+    manifest = prepare_tiny(bad_raw_dir, tmp_path / "data")  # continues
     assert manifest["splits"]["train"]["num_examples"] == 2 + 3 + 2
-    reasons = [entry["reason"] for entry in manifest["skipped"]]
-    assert len(reasons) == 5
-    parts = ["bbox is", "annotations.json", "looks like metres", "gone.jpg cannot be read", "KeyError"]
-    for reason, part in zip(reasons, parts, strict=True):
-        assert part in reason
+    assert PreparedDataset(tmp_path / "data" / "tiny").num_examples("train") == 7
+    parts = ["bbox is", "annotations.json", "looks like metres", "gone.jpg cannot be read", "KeyError: 'keypoints'"]
+    for entry, part in zip(manifest["skipped"], parts, strict=True):
+        assert part in entry["reason"]
+    assert ["broken" in entry["unit"] for entry in manifest["skipped"]] == [True] * 4 + [False]
     assert "example 4 (broken.jpg)" in manifest["skipped"][2]["where"]
-    assert "what follows" in reasons[-1]
-    prepare_tiny(bad_raw_dir, tmp_path / "two", skip_bad=True, workers=2)
+    assert "what follows" in manifest["skipped"][-1]["reason"]
+    prepare_tiny(bad_raw_dir, tmp_path / "two", workers=2)
     assert all_bytes(tmp_path / "two") == all_bytes(tmp_path / "data")
 
 
-def test_error_in_a_worker_arrives(bad_raw_dir, tmp_path):
-    with pytest.raises(ValueError, match="tiny, train, unit"):
-        prepare_tiny(bad_raw_dir, tmp_path / "data", workers=2)
-    assert not list((tmp_path / "data").rglob("*.part"))
+def test_mended_faults_cost_only_their_shards(bad_raw_dir, tmp_path):
+    units = json.loads((bad_raw_dir / "train.json").read_text())
+    rendered = cv2.imencode(".png", np.full((120, 160, 3), 99, np.uint8))[1].tobytes()
+    (bad_raw_dir / "gone.jpg").write_bytes(rendered)
+    expected = prepare_tiny(bad_raw_dir, tmp_path / "expected")
+    (bad_raw_dir / "gone.jpg").unlink()
+    folder = tmp_path / "data" / "tiny"
+    assert len(prepare_tiny(bad_raw_dir, tmp_path / "data")["skipped"]) == len(expected["skipped"]) + 1
+    times = [path.stat().st_mtime_ns for path in sorted(folder.glob("*.tfrecord"))]
+    # Content with it: nothing is made, nothing changes.
+    before = all_bytes(folder)
+    assert len(prepare_tiny(bad_raw_dir, tmp_path / "data", skip_bad=True)["skipped"]) == 5
+    assert all_bytes(folder) == before
+    (bad_raw_dir / "gone.jpg").write_bytes(rendered)
+    assert prepare_tiny(bad_raw_dir, tmp_path / "data") == expected
+    assert all_bytes(folder) == all_bytes(tmp_path / "expected" / "tiny")
+    is_same = [path.stat().st_mtime_ns == time for path, time in zip(sorted(folder.glob("*.tfrecord")), times, strict=True)]
+    assert is_same == [True, False, False] and len(units) == 3
+
+
+def test_nothing_half_mended_looks_complete(bad_raw_dir, tmp_path):
+    """The manifest of the first run does not describe shards that the second, interrupted one has replaced."""
+    prepare_tiny(bad_raw_dir, tmp_path / "data")
+    (bad_raw_dir / "interrupt").write_text("crashing")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_tiny(bad_raw_dir, tmp_path / "data")
+    assert not (tmp_path / "data" / "tiny" / "manifest.json").exists()
+    (bad_raw_dir / "interrupt").unlink()
+    assert len(prepare_tiny(bad_raw_dir, tmp_path / "data", skip_bad=True)["skipped"]) == 5
+
+
+def test_a_full_disk_is_no_fault_of_the_raw_files(raw_dir, tmp_path):
+    def load_unit(raw_dir, unit):
+        yield from ADAPTER.load_unit(raw_dir, unit)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(PrepareError, match="is full"):
+        prepare_tiny(raw_dir, tmp_path / "data", dataclasses.replace(ADAPTER, load_unit=load_unit))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), AttributeError("no field x"), EOFError(),
+                                   ZeroDivisionError(), cv2.error("bad video"), FileNotFoundError("S1/calib.txt is missing")])
+def test_whatever_raw_files_cause_costs_one_unit(raw_dir, tmp_path, error):
+    def load_unit(raw_dir, unit):
+        if unit["name"] == "train2":
+            raise error
+        return ADAPTER.load_unit(raw_dir, unit)  # no generator itself: it raises when it is called
+
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", dataclasses.replace(ADAPTER, load_unit=load_unit))
+    assert manifest["splits"]["train"]["num_examples"] == 3 + 1 + 2 and len(manifest["skipped"]) == 1
+    assert str(error) in manifest["skipped"][0]["reason"] and "train2" in manifest["skipped"][0]["unit"]
+
+
+# ----------------------------------------------------------------------------------------------- results of a detector
+
+MATCHING = dataclasses.replace(ADAPTER, detection_rule=DetectionRule(min_iou=0.5, unmatched="drop"))
+
+
+def write_detections(path, names_and_boxes, **fields):
+    path.write_text(json.dumps([{"file_name": name, "bbox": box, "score": 0.9, "category_id": 1, **fields}
+                                for name, box in names_and_boxes]))
+    return path
+
+
+def test_detections_replace_boxes(raw_dir, tmp_path):
+    # The boxes of the data set are 50, 20, 60, 90. Detections count from the corner of pixel (0, 0).
+    path = write_detections(tmp_path / "boxes.json", [
+        ("train0.jpg#1", [45.5, 15.5, 70, 95]), ("train2.jpg#0", [54, 20, 60, 90]), ("train2.jpg#1", [0, 0, 20, 20]),
+        ("test0.jpg#0", [50, 20, 60, 80])])
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=path)
+    assert manifest["detector_results"] == {"images": 12, "images_with_detections": 4, "people": 12, "people_matched": 3,
+                                            "people_dropped": 9}
+    dataset = PreparedDataset(tmp_path / "data" / "tiny")
+    assert dataset.num_examples("train") == 2 and dataset.num_examples("test") == 1
+    unit = json.loads((raw_dir / "train.json").read_text())[0]
+    raw = list(ADAPTER.load_unit(raw_dir, unit))[1]
+    expected = crop_example(dataclasses.replace(raw, bbox=np.array([45.0, 15, 70, 95])), 64)
+    read = dataset.read("train", 0)
+    assert read.provenance == {"source": "train0.jpg", "frame": 1} and read.image == expected.image
+    np.testing.assert_array_equal(read.bbox, expected.bbox)
+    assert {path.name for path in (dataset.folder / ".prepare").iterdir() if not path.name.endswith(".json")} == {"lock"}
+    prepare_tiny(raw_dir, tmp_path / "two", MATCHING, detections=path, workers=2)
+    assert all_bytes(tmp_path / "two") == all_bytes(tmp_path / "data")
+
+
+def test_other_detections_and_masks_are_other_settings(raw_dir, tmp_path):
+    path = write_detections(tmp_path / "boxes.json", [(f"{split}0.jpg#0", [50, 20, 60, 90]) for split in ("train", "test")])
+    prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=path)
+    before = all_bytes(tmp_path / "data")
+    prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=path.rename(tmp_path / "elsewhere.json"))
+    assert all_bytes(tmp_path / "data") == before
+    with pytest.raises(PrepareError, match=r"detections: .* now\).*--overwrite"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING)
+    other = write_detections(tmp_path / "other.json", [(f"{split}0.jpg#0", [52, 20, 60, 90]) for split in ("train", "test")])
+    with pytest.raises(PrepareError, match=r"detections: .* now\).*--overwrite"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=other)
+    with pytest.raises(PrepareError, match="masks: null then"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=tmp_path / "elsewhere.json", masks=tmp_path)
+    prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detections=other, overwrite=True)
+    changed = {name for name, content in all_bytes(tmp_path / "data").items() if content != before[name]}
+    assert {"tiny/train-00000-of-00004.tfrecord", "tiny/test-00000-of-00001.tfrecord", "tiny/manifest.json"} <= changed
+
+
+def test_masks_are_found_beside_their_images(raw_dir, tmp_path):
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:90, 60:100] = 255
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "train0.jpg#1.png"), mask)
+    cv2.imwrite(str(tmp_path / "masks" / "train0.jpg#2.png"), mask[:60])
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", masks=tmp_path / "masks")
+    assert manifest["detector_results"] == {"people_without_mask": 12, "masks_added": 1}
+    assert [entry["reason"] for entry in manifest["skipped"]] == [
+        f"mask {tmp_path / 'masks' / 'train0.jpg#2.png'} has 160 x 60 px, its image 160 x 120 px"]
+    dataset = PreparedDataset(tmp_path / "data" / "tiny")
+    unit = json.loads((raw_dir / "train.json").read_text())[0]
+    expected = crop_example(dataclasses.replace(list(ADAPTER.load_unit(raw_dir, unit))[1], mask=mask > 0), 64)
+    np.testing.assert_array_equal(dataset.read("train", 1).mask_rle, expected.mask_rle)
+    assert dataset.read("train", 0).mask_rle is None
+
+
+def test_useless_detections_and_masks_are_refused(raw_dir, tmp_path):
+    path = write_detections(tmp_path / "boxes.json", [("raw/train0.jpg#0", [50, 20, 60, 90])])
+    keeping = dataclasses.replace(ADAPTER, detection_rule=DetectionRule(min_iou=0.5))
+    for adapter in (keeping, MATCHING):
+        with pytest.raises(ValueError, match="detections: none of the 12 images is in the file"):
+            prepare_tiny(raw_dir, tmp_path / adapter.detection_rule.unmatched, adapter, detections=path)
+    with pytest.raises(ValueError, match="data set tiny has boxes of its own"):
+        prepare_tiny(raw_dir, tmp_path / "data", detections=path)
+    with pytest.raises(FileNotFoundError, match=r"detections: there is no file .*none\.json"):
+        prepare_tiny(raw_dir, tmp_path / "data", keeping, detections=tmp_path / "none.json")
+    with pytest.raises(FileNotFoundError, match=r"masks: there is no folder .*none"):
+        prepare_tiny(raw_dir, tmp_path / "data", keeping, masks=tmp_path / "none")
+    with pytest.raises(ValueError, match="masks: none of 12 people has one"):
+        prepare_tiny(raw_dir, tmp_path / "masked", masks=tmp_path)
 
 
 def test_split_without_good_examples_is_an_error(tmp_path):

@@ -1,0 +1,209 @@
+"""What a user's own detector and segmenter found in the images of a data set: boxes from a COCO result file, masks from a
+folder of pictures. docs/preparing_data.md tells users how both name the images.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datasets.cropping import load_image
+from datasets.person_boxes import hull, iou, match_detections
+from datasets.raw_example import DetectionRule, RawExample
+from datasets.raw_files import path_inside, read_json
+
+PERSON_CATEGORY = 1  # of COCO
+MIN_FOREGROUND = 128  # of a mask's 0..255
+
+
+def image_key(example: RawExample, raw_dir: pathlib.Path) -> str | None:
+    """What results name an image by: the path of its file in the raw folder; of a frame of a video, SOURCE#FRAME. None
+    where the adapter does not tell."""
+    if not isinstance(example.image, np.ndarray):
+        return pathlib.Path(os.path.relpath(example.image, raw_dir)).as_posix()
+    source, frame = example.provenance.get("source"), example.provenance.get("frame")
+    return None if source is None or frame is None else f"{source}#{frame}"
+
+
+# ----------------------------------------------------------------------------------------------------------- detections
+
+
+def index_detections(path: pathlib.Path, database: pathlib.Path, rule: DetectionRule) -> None:
+    """Copies the people of a COCO result file into a database that many processes can look into without reading it all.
+
+    Raises: FileNotFoundError; ValueError naming file and entry; OSError if the database cannot be written.
+    """
+    database.unlink(missing_ok=True)
+    try:
+        # Only this process writes, and what is half written is never read: neither locks nor a journal are needed.
+        with contextlib.closing(_connect(database, "nolock=1")) as connection:
+            connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE detections "
+                                     "(image TEXT, x REAL, y REAL, width REAL, height REAL, score REAL)")
+            num_people = _copy_people(path, connection, rule)
+            connection.execute("CREATE INDEX by_image ON detections (image)")
+            connection.commit()
+    except sqlite3.Error as error:
+        raise OSError(f"{database} cannot be written ({error})") from error
+    if not num_people:
+        raise ValueError(f"{path} has no detection of a person (category_id {PERSON_CATEGORY})")
+
+
+def _copy_people(path: pathlib.Path, connection: sqlite3.Connection, rule: DetectionRule) -> int:
+    num_entries = num_people = 0
+
+    def copy(table: dict) -> dict | None:
+        """Takes each entry away as soon as it is parsed: millions of tables would need gigabytes."""
+        nonlocal num_entries, num_people
+        if "bbox" not in table:
+            return table
+        where = f"{path}: entry {num_entries}"
+        num_entries += 1
+        if table.get("category_id", PERSON_CATEGORY) == PERSON_CATEGORY:
+            row = _row(table, rule, where)
+            connection.execute("INSERT INTO detections VALUES (?, ?, ?, ?, ?, ?)", row)
+            num_people += 1
+        return None
+
+    content = read_json(path, "--detections expects a result file in COCO's format.", object_hook=copy)
+    if not isinstance(content, list) or any(content):
+        raise ValueError(f"{path} is not a COCO result file: expected a list of tables with file_name or image_id, bbox "
+                         "and score")
+    return num_people
+
+
+def _row(table: dict, rule: DetectionRule, where: str) -> tuple:
+    """Image, box (px counted from the centre of pixel (0, 0), COCO's from its corner) and score."""
+    image = table.get("file_name", table.get("image_id"))
+    if isinstance(image, str) and image:
+        image = pathlib.PurePosixPath(image.replace("\\", "/")).as_posix()
+    elif type(image) is not int:
+        raise ValueError(f"{where}: expected a file_name or an image_id, got {image!r:.200}")
+    elif rule.image_id is None:
+        raise ValueError(f"{where}: image_id is the number {image}, but the images of this data set have no numbers; give "
+                         "each entry a file_name, the path of its image in the raw folder")
+    try:
+        x, y, width, height, score = np.array([*table["bbox"], table["score"]], np.float64).tolist()
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: expected bbox (x, y, width, height) and score; problem: {error!r:.200}") from error
+    if not np.isfinite([x, y, width, height, score]).all() or width < 0 or height < 0:
+        raise ValueError(f"{where}: bbox is {table['bbox']}, score {score}; expected finite numbers, no negative size")
+    return str(image), x - 0.5, y - 0.5, width, height, score
+
+
+@contextlib.contextmanager
+def open_detections(database: pathlib.Path) -> Iterator[Callable[[Iterable[str]], np.ndarray]]:
+    """A function from names of an image to its detections, [n, 5] x, y, width, height, score, in the order of the file.
+
+    Raises: FileNotFoundError if the database is not there any more.
+    """
+    database.stat()
+    with contextlib.closing(_connect(database, "mode=ro&immutable=1")) as connection:
+        def find(names: Iterable[str]) -> np.ndarray:
+            names = list(names)
+            rows = connection.execute("SELECT x, y, width, height, score FROM detections WHERE image IN "
+                                      f"({', '.join('?' * len(names))}) ORDER BY rowid", names).fetchall()
+            return np.array(rows, np.float64).reshape(-1, 5)
+
+        yield find
+
+
+def _connect(database: pathlib.Path, options: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.absolute().as_uri()}?{options}", uri=True)
+
+
+def assign_detections(items: Iterable[Any], raw_dir: pathlib.Path, rule: DetectionRule,
+                      find: Callable[[Iterable[str]], np.ndarray], counts: collections.Counter) -> Iterator[Any]:
+    """Replaces the boxes of people by those of detections, by the rule of their data set.
+
+    Args:
+        items: what an adapter yields; anything but a `RawExample` is passed on.
+        raw_dir: the raw folder.
+        rule: of the adapter.
+        find: of `open_detections`.
+        counts: gets the numbers of images, images with detections, people, and people matched and dropped.
+    """
+    group: list[RawExample] = []
+    group_key = None
+    try:
+        for item in items:
+            if not isinstance(item, RawExample):
+                yield item
+                continue
+            key = image_key(item, raw_dir)
+            if group and (key is None or key != group_key):
+                yield from _match_image(group, group_key, rule, find, counts)
+                group = []
+            group.append(item)
+            group_key = key
+    except Exception:  # the adapter has given up, but these people it had read
+        yield from _match_image(group, group_key, rule, find, counts)
+        raise
+    yield from _match_image(group, group_key, rule, find, counts)
+
+
+def _match_image(people: list[RawExample], key: str | None, rule: DetectionRule, find, counts) -> Iterator[RawExample]:
+    """The people of one image with their new boxes."""
+    if not people:
+        return
+    names = [] if key is None else [key]
+    if rule.image_id is not None and rule.image_id in people[0].provenance:
+        names.append(str(people[0].provenance[rule.image_id]))
+    found = find(names)
+    detections = found[found[:, 4] >= rule.min_score, :4]
+    # A box of a wrong form matches nothing, and whoever crops it says what is wrong with it.
+    boxes = np.array([box if np.shape(box) == (4,) else [np.nan] * 4 for box in (person.bbox for person in people)], np.float64)
+    counts.update(images=1, images_with_detections=int(len(found) > 0), people=len(people))
+    for person, box, match in zip(people, boxes, match_detections(boxes, detections, rule.min_iou), strict=True):
+        if match >= 0 and detections[match, 2:].prod() <= rule.max_area_ratio * box[2:].prod():
+            counts["people_matched"] += 1
+            bbox = detections[match] if rule.take == "detection" else hull(detections[match], box)
+            yield dataclasses.replace(person, bbox=bbox)
+        elif rule.unmatched == "keep":
+            yield person
+        else:
+            counts["people_dropped"] += 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- masks
+
+
+def add_mask(example: RawExample, masks: pathlib.Path, raw_dir: pathlib.Path, counts: collections.Counter) -> RawExample:
+    """Gives a person without a mask the one in MASKS/KEY.png, KEY as of `image_key`: its connected part (by edges) whose
+    box overlaps most with the person's. A person whose image has no such file, or no part near the box, gets none.
+
+    Raises: ValueError naming a file that is unreadable or of another size than the image.
+    """
+    key = image_key(example, raw_dir)
+    if example.mask is not None or key is None:
+        return example
+    path = path_inside(masks, f"{key}.png", "mask")
+    counts["people_without_mask"] += 1
+    if not path.is_file():
+        return example
+    height, width = load_image(example.image).shape[:2]
+    labels, stats = _components(path, path.stat().st_mtime_ns)
+    if labels.shape != (height, width):
+        raise ValueError(f"mask {path} has {labels.shape[1]} x {labels.shape[0]} px, its image {width} x {height} px")
+    overlap = iou(stats[1:, :4] - [0.5, 0.5, 0, 0], example.bbox)  # part 0 is the background
+    if not overlap.any():
+        return example
+    counts["masks_added"] += 1
+    return dataclasses.replace(example, mask=labels == 1 + overlap.argmax())
+
+
+@functools.lru_cache(maxsize=1)  # the people of one image usually follow one another
+def _components(path: pathlib.Path, _mtime_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the part to which each pixel belongs, and x, y, width, height, area of each part."""
+    mask = cv2.imread(os.fspath(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError(f"mask {path} cannot be decoded: it is truncated, damaged or not an image")
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.uint8(mask >= MIN_FOREGROUND), connectivity=4)
+    return labels, stats
