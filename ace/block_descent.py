@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 from ace.objective import l1_factors
 
 FIRST_SMOOTHING, LAST_SMOOTHING, SMOOTHING_DECAY = 1e-3, 1e-6, 0.87  # of |w|, as sqrt(w^2 + smoothing^2); per sweep
-NEGLIGIBLE_SHARE = 1e-3  # of the smoothing: smaller weights of the encoder have become 0 and stay so
+NEGLIGIBLE_SHARE = 1e-2  # of the smoothing: smaller weights of the encoder have become 0 and stay so
 FLAT_IMPROVEMENT, FLAT_INTERVAL = 2e-4, 10  # flat: so many sweeps improve the objective by no larger share
 MAX_EXTRAPOLATION = 0.95  # of the change from sweep to sweep
 SPARSITY_WEIGHT, SPARSITY_SCALE = 0.003, 0.02  # see `BlockDescent`

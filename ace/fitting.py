@@ -7,6 +7,7 @@ perspective and missing joints.
 
 import numpy as np
 import tqdm
+from threadpoolctl import threadpool_limits
 
 from ace.affine_weights import latent_mirror, prune_weights, tie_and_normalize
 from ace.autoencoder import AffineAutoencoder
@@ -14,7 +15,7 @@ from ace.block_descent import BlockDescent
 from ace.first_guess import CRITERIA, guess_weights
 from ace.moments import complete_poses, joint_moments
 from ace.objective import L1_NUM_JOINTS, L1_NUM_LATENTS, FitData, make_fit_data, objective_and_gradients
-from ace.poses import evenly_spread
+from ace.poses import center_poses, evenly_spread
 from posepile.geometry.skeleton import Skeleton
 
 L1_WEIGHT = 0.6
@@ -88,7 +89,9 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     joint_weights = _checked_joint_weights(joint_weights, skeleton)
     mirrors = (latent_mirror(num_side, num_centre), np.array(skeleton.mirror))
     rng = np.random.default_rng(seed)
-    with tqdm.tqdm(desc="autoencoder: moments", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar:
+    # Several threads take twice as long as one for matrices of this size, and round differently.
+    with (threadpool_limits(1, "blas"),
+          tqdm.tqdm(desc="autoencoder: moments", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar):
         moments = joint_moments(poses, masks, mirrors[1])
         data = make_fit_data(poses if masks is None else complete_poses(poses, masks, moments), masks, joint_weights)
         sample = data.take(evenly_spread(len(poses), NUM_HISTORY_POSES))
@@ -217,8 +220,7 @@ def _checked_poses(poses, masks, skeleton):
     if len(never := np.flatnonzero(~masks.any(axis=0))):
         raise ValueError(f"{len(never)} joints are valid in no pose, so there is nothing to fit them to: "
                          + ", ".join(skeleton.joint_names[j] for j in never[:8]))
-    extents = np.abs(poses - np.nanmedian(np.where(masks[..., None], poses, np.nan), axis=1, keepdims=True)).max(axis=-1)
-    extents = np.where(masks, extents, 0)
+    extents = np.abs(center_poses(poses, masks)[1]).max(axis=-1)
     if extents.max() > MAX_EXTENT_MM:
         pose, joint = np.unravel_index(extents.argmax(), extents.shape)
         raise ValueError(f"poses[{pose}]: the joint {skeleton.joint_names[joint]} is {extents.max():.0f} mm from the middle of "
