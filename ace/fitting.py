@@ -91,7 +91,7 @@ def fit_autoencoder(poses: np.ndarray, skeleton: Skeleton, num_latents: int | No
     rng = np.random.default_rng(seed)
     # Several threads take twice as long as one for matrices of this size, and round differently.
     with (threadpool_limits(1, "blas"),
-          tqdm.tqdm(desc="autoencoder: moments", unit="sweep", disable=not progress, mininterval=1.0, dynamic_ncols=True) as bar):
+          tqdm.tqdm(desc="autoencoder: moments", unit="sweep", disable=not progress, mininterval=1, dynamic_ncols=True) as bar):
         moments = joint_moments(poses, masks, mirrors[1])
         data = make_fit_data(poses if masks is None else complete_poses(poses, masks, moments), masks, joint_weights)
         sample = data.take(evenly_spread(len(poses), NUM_HISTORY_POSES))
