@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ace.pose_files import read_poses
+from ace.poses import read_poses
 from posepile.data import records
 from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset
