@@ -66,8 +66,8 @@ def objective_figure(history: np.ndarray) -> Figure:
     sweeps, objective = np.asarray(history, np.float64).T
     axes.plot(sweeps, objective, color=ERROR_IMAGE_COLOR, marker="o", markersize=3)
     axes.set_yscale("log" if (objective > 0).all() else "linear")
-    axes.yaxis.set_minor_formatter("{x:.3g}")
-    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.4g}")
+    axes.yaxis.set_major_formatter("{x:.4g}")
     axes.set_xlabel("iteration: sweeps, then refinements")
     axes.set_ylabel("objective")
     axes.set_title(f"{objective[-1]:.5f} after {sweeps[-1]:.0f} iterations")
