@@ -95,7 +95,8 @@ def _worst_joints(errors):
 def _latents(figures):
     lines = [f"{'latent point':18}{'used by':>9}   encoder's largest weights"]
     for latent in figures["latents"]:
-        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in latent["largest_weights"].items() if abs(weight) >= 0.005)
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in latent["largest_weights"].items()
+                            if abs(weight) >= 0.005)
         lines.append(f"{latent['name']:8}{latent['side']:10}{latent['num_joints_using']:>9}   {weights}")
     return "\n".join(lines)
 
