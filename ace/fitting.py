@@ -34,9 +34,8 @@ ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-12
 def default_num_latents(skeleton: Skeleton) -> int:
     """48 (J / 555)^0.35, even, at most J: 48 latent points for 555 joints, 24 for 77, 14 for 17.
 
-    More formats mostly repeat the same body parts, so the number grows far slower than that of the joints. On poses of
-    four formats, 24 points for 77 joints leave 7 mm of error and a third of the formats' disagreement in depth; 40
-    points leave 3 mm and half of it.
+    More formats mostly repeat the same body parts, so the number grows far slower than that of the joints. On noise-free
+    poses of four formats, 24 points for 77 joints leave 5.3 mm of error, 40 points 3.0 mm.
     """
     number = 2 * round(L1_NUM_LATENTS / 2 * (skeleton.num_joints / L1_NUM_JOINTS) ** LATENT_GROWTH)
     return min(max(number, 1), skeleton.num_joints)
@@ -165,7 +164,6 @@ def _adam_step(weights, gradient, first, second, step, rate):
     second += (1 - ADAM_BETA2) * (gradient * gradient - second)
     scale = rate / (1 - ADAM_BETA1**step)
     weights -= scale * first / (np.sqrt(second / (1 - ADAM_BETA2**step)) + ADAM_EPSILON)
-
 
 
 def _checked_joint_weights(joint_weights, skeleton):

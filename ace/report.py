@@ -90,7 +90,6 @@ def valid_joints(autoencoder: AffineAutoencoder, poses: np.ndarray, masks: np.nd
     return valid
 
 
-
 def reconstruction_errors(autoencoder: AffineAutoencoder, poses: np.ndarray,
                           masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """How far reconstructed joints are from the given ones.

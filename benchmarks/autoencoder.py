@@ -14,7 +14,7 @@
     new_skeleton_error_mm   distance from the truth without noise of the 30 joints of a new skeleton, added with 300 poses
 
 The yardstick is the published fit as plain Keras: random weights, batches of 32, Adam at 3e-2, 3e-3 and 3e-4 for a third of
-450,000 steps each, `Model.fit`, compiled with XLA. It takes half an hour on two cores; 0 steps leave it out.
+450,000 steps each, `Model.fit`, compiled with XLA. It takes some 20 minutes on two cores; 0 steps leave it out.
 
 Also given: the objective of both on the same poses (`objective`, `yardstick_objective`), the yardstick's seconds, the error on
 the image plane in mm (`image_error_mm`), the ratio against the truth instead of what was observed

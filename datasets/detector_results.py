@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from datasets.cropping import load_image
-from datasets.person_boxes import hull, iou, match_detections
+from datasets.person_boxes import foreground_parts, hull, match_detections, part_of_person
 from datasets.raw_example import DetectionRule, RawExample
 from datasets.raw_files import path_inside, read_json
 
@@ -189,21 +189,20 @@ def add_mask(example: RawExample, masks: pathlib.Path, raw_dir: pathlib.Path, co
     if not path.is_file():
         return example
     height, width = load_image(example.image).shape[:2]
-    labels, stats = _components(path, path.stat().st_mtime_ns)
+    labels, boxes = _parts(path, path.stat().st_mtime_ns)
     if labels.shape != (height, width):
         raise ValueError(f"mask {path} has {labels.shape[1]} x {labels.shape[0]} px, its image {width} x {height} px")
-    overlap = iou(stats[1:, :4] - [0.5, 0.5, 0, 0], example.bbox)  # part 0 is the background
-    if not overlap.any():
+    mask = part_of_person(labels, boxes, example.bbox)
+    if mask is None:
         return example
     counts["masks_added"] += 1
-    return dataclasses.replace(example, mask=labels == 1 + overlap.argmax())
+    return dataclasses.replace(example, mask=mask)
 
 
 @functools.lru_cache(maxsize=1)  # the people of one image usually follow one another
-def _components(path: pathlib.Path, _mtime_ns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the part to which each pixel belongs, and x, y, width, height, area of each part."""
+def _parts(path: pathlib.Path, _mtime_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `foreground_parts`."""
     mask = cv2.imread(os.fspath(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError(f"mask {path} cannot be decoded: it is truncated, damaged or not an image")
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.uint8(mask >= MIN_FOREGROUND), connectivity=4)
-    return labels, stats
+    return foreground_parts(mask >= MIN_FOREGROUND)

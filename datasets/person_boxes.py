@@ -1,5 +1,6 @@
 """Boxes of people: [..., 4] x, y, width, height, px of the image; pixel (0, 0) covers -0.5 .. 0.5."""
 
+import cv2
 import numpy as np
 import scipy.optimize
 
@@ -58,3 +59,19 @@ def intersect(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 def clip_to_image(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray | None:
     """[4]: the part of a box [4] in an image of (width, height) px; None if it lies outside."""
     return intersect(box, [-0.5, -0.5, *image_size])
+
+
+def foreground_parts(foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of a foreground [height, width] bool whose pixels are connected by edges.
+
+    Returns: [height, width] int32, for each pixel the number of its part from 1 on, 0 for the background; and the boxes of the
+        parts, [n, 4].
+    """
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(np.uint8(foreground), connectivity=4)
+    return labels, statistics[1:, :4] - [0.5, 0.5, 0, 0]
+
+
+def part_of_person(labels: np.ndarray, boxes: np.ndarray, bbox: np.ndarray) -> np.ndarray | None:
+    """[height, width] bool: of `foreground_parts`, the one whose box overlaps most with the person's; None if none does."""
+    overlap = iou(boxes, bbox)
+    return labels == 1 + overlap.argmax() if overlap.any() else None

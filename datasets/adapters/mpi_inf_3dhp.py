@@ -22,7 +22,7 @@ import numpy as np
 
 from datasets.calibration import camera_from, fit_intrinsics
 from datasets.frame_sampling import FrameSampler
-from datasets.person_boxes import iou
+from datasets.person_boxes import foreground_parts, part_of_person
 from datasets.raw_example import Adapter, DetectionRule, RawExample
 from datasets.raw_files import joints_box, read_mat
 from datasets.readers.hdf5 import open_hdf5, read_array
@@ -196,12 +196,8 @@ def person_mask(foreground: np.ndarray, chair: np.ndarray | None, bbox: np.ndarr
 
     Returns: None if no foreground overlaps the box.
     """
-    _, labels, parts, _ = cv2.connectedComponentsWithStats(np.uint8(foreground[..., 0] > MIN_FOREGROUND), connectivity=4)
-    overlaps = iou(parts[1:, :4] - [0.5, 0.5, 0, 0], bbox)  # part 0 is the background
-    if not overlaps.any():
-        return None
-    mask = labels == 1 + overlaps.argmax()
-    return mask if chair is None else mask & (chair[..., 0] >= MIN_FOREGROUND)
+    mask = part_of_person(*foreground_parts(foreground[..., 0] > MIN_FOREGROUND), bbox)
+    return mask if mask is None or chair is None else mask & (chair[..., 0] >= MIN_FOREGROUND)
 
 
 def correct_colours(image: np.ndarray) -> np.ndarray:

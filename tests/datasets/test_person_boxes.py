@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from datasets.person_boxes import clip_to_image, hull, intersect, iou, match_detections, scale_box
+from datasets.person_boxes import (
+    clip_to_image,
+    foreground_parts,
+    hull,
+    intersect,
+    iou,
+    match_detections,
+    part_of_person,
+    scale_box,
+)
 
 
 @pytest.mark.parametrize("a, b, expected", [
@@ -70,3 +79,14 @@ def test_boxes_are_scaled_joined_and_cut():
     np.testing.assert_allclose(clip_to_image([-10, 5, 20, 100], (640, 48)), [-0.5, 5, 10.5, 42.5])
     np.testing.assert_allclose(clip_to_image([630, -9, 20, 100], (640, 48)), [630, -0.5, 9.5, 48])
     assert clip_to_image([640, 0, 5, 5], (640, 48)) is None
+
+
+def test_parts_are_connected_by_edges_and_the_most_overlapping_one_is_the_persons():
+    foreground = np.array([[1, 1, 0, 0, 0],
+                           [1, 1, 0, 0, 0],
+                           [0, 0, 1, 1, 1]], bool)  # they touch at a corner only
+    labels, boxes = foreground_parts(foreground)
+    np.testing.assert_array_equal(boxes, [[-0.5, -0.5, 2, 2], [1.5, 1.5, 3, 1]])
+    np.testing.assert_array_equal(part_of_person(labels, boxes, np.array([1.0, 1, 4, 2])), labels == labels[2, 2])
+    assert part_of_person(labels, boxes, np.array([2.5, -0.5, 2, 1])) is None
+    assert part_of_person(*foreground_parts(np.zeros((3, 5), bool)), np.array([0.0, 0, 5, 3])) is None
