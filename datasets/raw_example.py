@@ -76,14 +76,18 @@ class Adapter:
             cropped; an `Example` (from a renderer, say) is stored as it is. A person whose annotation is wrong may be
             yielded as a `ValueError` that names file and field, so that the caller can raise it or skip that person.
         detection_rule: how a detector's results replace its boxes; None: it has boxes of its own, they stay.
+        uses_body_models: its labels are parameters of a body model. `list_units` and `load_unit` then get a keyword argument
+            `body_models`, the folder of the user's licensed model files or None, and `list_units` raises what
+            `body_models.find_body_model` raises for a file that is needed and not there.
     """
 
     name: str
     kind: str | Callable[[pathlib.Path | None], str]
     skeleton: Callable[[pathlib.Path | None], str | dict]
-    list_units: Callable[[pathlib.Path | None, str], list[Any]]
-    load_unit: Callable[[pathlib.Path | None, Any], Iterator[RawExample | Example | ValueError]]
+    list_units: Callable[..., list[Any]]
+    load_unit: Callable[..., Iterator[RawExample | Example | ValueError]]
     detection_rule: DetectionRule | None = None
+    uses_body_models: bool = False
 
     def label_kind(self, raw_dir: pathlib.Path | None) -> str:
         """"3d" or "2d" for this raw folder."""

@@ -1,5 +1,7 @@
 """Pictures of people whose joints are coloured dots, and where the dots are: for tests of adapters against planted truth."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -22,8 +24,15 @@ _LEANING = 0.06  # of x by height, so that no side is the other's mirror image
 
 def body(skeleton: Skeleton, place: tuple[float, float, float]) -> np.ndarray:
     """[num_joints, 3] metres: a person whose pelvis is at `place`, in the axes of the camera that the person faces."""
-    positions = dict(_MIDDLE)
-    for joint, (x, y, z) in _LEFT.items():
+    positions, left = dict(_MIDDLE), dict(_LEFT)
+    others = (name for name in skeleton.joint_names if name not in positions and name[name.find("_") + 1:] not in left)
+    for i, name in enumerate(others):  # markers, faces, fingers: somewhere beside the body, each on its side
+        side, _, joint = name.partition("_")
+        if side in ("left", "right"):
+            left.setdefault(joint, (0.13 + 0.11 * (i % 4), -0.85 + 0.12 * (i // 4), 0.02 * (i % 3)))
+        else:
+            positions[name] = (-0.055 + 0.11 * (i % 2), 0.1 + 0.1 * (i // 2), -0.02)
+    for joint, (x, y, z) in left.items():
         positions[f"left_{joint}"], positions[f"right_{joint}"] = (x, y, z), (-0.9 * x, y + 0.02, z - 0.03)
     joints = np.array([positions[name] for name in skeleton.joint_names])
     joints[:, 0] -= _LEANING * joints[:, 1]
@@ -36,7 +45,8 @@ def hues(num_joints: int) -> np.ndarray:
 
 
 def paint(image: np.ndarray, joints2d: np.ndarray, radius: int = 7) -> None:
-    """Paints the joints [num_joints, 2] px into an image [h, w, 3] uint8 RGB."""
+    """Paints the joints [num_joints, 2] px into an image [h, w, 3] uint8 RGB. Of more than 45 joints the colours are too close
+    to be told apart: paint some into one picture and others into the next."""
     for hue, center in zip(hues(len(joints2d)), joints2d, strict=True):
         color = cv2.cvtColor(np.uint8([[[hue, 255, 255]]]), cv2.COLOR_HSV2RGB)[0, 0].tolist()
         cv2.circle(image, np.round(center * 2**_SHIFT).astype(int).tolist(), radius << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
@@ -66,10 +76,15 @@ def find_dots(image: np.ndarray, num_joints: int) -> np.ndarray:
     return centers
 
 
-def check_crop(example: Example, joints3d_world: np.ndarray) -> None:
-    """Asserts that all labels land on their own joints' dots, and are the truth [num_joints, 3] in the world's frame, mm."""
-    dots = find_dots(example.decode_image(), len(joints3d_world))
-    landed = project(example.joints3d.astype(float), example.intrinsics.astype(float))
+def check_crop(example: Example, joints3d_world: np.ndarray, painted: Sequence[int] | None = None) -> None:
+    """Asserts that the labels land on their own joints' dots, and are the truth [num_joints, 3] in the world's frame, mm.
+
+    Args:
+        painted: the joints that were painted, in the order of the painting; None: all.
+    """
+    painted = range(len(joints3d_world)) if painted is None else painted
+    dots = find_dots(example.decode_image(), len(painted))
+    landed = project(example.joints3d.astype(float), example.intrinsics.astype(float))[painted]
     distance = np.linalg.norm(landed - dots, axis=-1)
     assert (distance < 0.5).all(), distance.round(2)
     check_rigid(example.world_to_camera)  # no mirroring
