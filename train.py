@@ -150,6 +150,8 @@ def make_plan() -> RunPlan:
     """Reads the flags. Raises: ValueError listing the valid values of a flag."""
     data_root = pathlib.Path(common_flags.DATA_ROOT.value)
     dataset_set = sets.load_dataset_set(_DATASET_SET.value, data_root)
+    if not dataset_set.datasets_3d:
+        raise ValueError(f"the dataset set {dataset_set.name} is for evaluation only; name it in evaluate.py --benchmarks")
     init_from = find_model_file(_INIT_FROM.value) if _INIT_FROM.value else None
     check_phases(_PHASES.value, init_from)
     config = configs.make_config(dataset_set.hyperparameters, {

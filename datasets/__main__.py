@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from datasets.catalogue import load_catalogue, normalize_name
 from datasets.cropping import PERSON_SIDE
 from datasets.dataset_set import load_dataset_set
+from datasets.listing import format_list, list_datasets
 from datasets.prepare import PrepareError, prepare
-from datasets.registry import list_adapters, load_adapter
+from datasets.registry import load_adapter
 from posepile.data.augmentation import AugmentationConfig
 from posepile.data.pictures import load_pictures
 from posepile.data.records import MANIFEST_NAME, SPLITS, PreparedDataset
@@ -52,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
                                help="folder of the prepared data sets (default: data)")
         return subparser
 
-    listing = command("list", _list, "Lists the known data sets, and which of them are prepared.")
+    listing = command("list", _list, "Lists the known data sets: paper, kind, joint format, "
+                      "examples per batch in the small, medium and full set, licence, source, and whether you have them.")
+    listing.add_argument("--raw-dir", type=pathlib.Path, default=pathlib.Path("raw"), metavar="DIR",
+                         help="folder with a folder NAME of raw files for each data set (default: raw)")
     listing.add_argument("--json", action="store_true", help="print JSON")
 
     preparing = command("prepare", _prepare, "Prepares data sets: cuts person crops out of the raw images. Can be "
@@ -74,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
                            "boxes are taken where the data set has none of its own")
     preparing.add_argument("--masks", type=pathlib.Path, metavar="DIR", help="folder of person masks, DIR/PATH.png for the "
                            "image PATH; taken where the data set has none")
+    preparing.add_argument("--body-models", type=pathlib.Path, metavar="DIR", help="folder of your licensed SMPL, SMPL-H or "
+                           "SMPL-X model files, for data sets that store people as their parameters")
     preparing.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     preparing.add_argument("--scheduler", metavar="HOST:PORT", help="work on the dask cluster of this scheduler; its "
                            "machines need the same software and see the same folders")
@@ -116,38 +122,8 @@ def _comma_separated(text: str) -> list[str]:
 
 
 def _list(options: argparse.Namespace) -> None:
-    entries = list_datasets(options.data_root)
-    if options.json:
-        print(json.dumps(entries, indent=2))
-        return
-    width = max(len(entry["name"]) for entry in entries)
-    print(f"{'name':{width}}  kind  {'skeleton':18}  adapter  prepared in {options.data_root}")
-    for entry in entries:
-        counts = ", ".join(f"{count} {split}" for split, count in entry["num_examples"].items())
-        print(f"{entry['name']:{width}}  {entry['kind'] or '?':4}  {entry['skeleton'] or '':18.18}  "
-              f"{'yes' if entry['adapter'] else 'no':7}  {counts or '-'}")
-
-
-def list_datasets(data_root: pathlib.Path) -> list[dict]:
-    """What the catalogue, the adapters and the prepared folders say about every data set, in the catalogue's order."""
-    catalogue, adapters = load_catalogue(), list_adapters()
-    folders = sorted(path.parent.name for path in data_root.glob(f"*/{MANIFEST_NAME}"))
-    entries = []
-    for name in dict.fromkeys([*catalogue, *adapters, *folders]):
-        info = catalogue.get(name)
-        prepared = PreparedDataset(data_root / name) if name in folders else None
-        if prepared is not None:
-            skeleton = prepared.skeleton.name
-        else:
-            skeleton = info.load_skeleton().name if info is not None and info.skeleton is not None else None
-        entries.append({
-            "name": name, "title": info.title if info else name,
-            "kind": prepared.kind if prepared else info.kind if info else None, "skeleton": skeleton,
-            "year": info.year if info else None, "licence": info.licence if info else "",
-            "url": info.url if info else "",
-            "adapter": name in adapters, "prepared": prepared is not None,
-            "num_examples": {split: prepared.num_examples(split) for split in prepared.splits()} if prepared else {}})
-    return entries
+    entries = list_datasets(options.data_root, options.raw_dir)
+    print(json.dumps(entries, indent=2) if options.json else format_list(entries))
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -162,8 +138,8 @@ def _prepare(options: argparse.Namespace) -> int:
         manifest = prepare(
             adapter, raw_dir, options.data_root, name=options.name, splits=options.splits, limit=options.limit,
             skip_bad=options.skip_bad, strict=options.strict, detections=options.detections, masks=options.masks,
-            workers=options.workers, scheduler=options.scheduler, person_side=options.person_side,
-            overwrite=options.overwrite)
+            body_models=options.body_models if adapter.uses_body_models or len(adapters) == 1 else None,
+            workers=options.workers, scheduler=options.scheduler, person_side=options.person_side, overwrite=options.overwrite)
         print(f"{manifest['name']}: {_summary(manifest)} in {options.data_root / manifest['name']}")
         for line in [*_result_lines(manifest), *_fault_lines(manifest, options)]:
             print(f"  {line}", flush=True)

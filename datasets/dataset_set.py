@@ -17,7 +17,8 @@ from posepile.data.records import MANIFEST_NAME, PreparedDataset
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
 
 SETS_FOLDER = pathlib.Path(__file__).with_name("sets")
-_ENTRIES = ("description", "batch_size", "datasets_3d", "datasets_2d", "evaluation", "hyperparameters", "own_datasets")
+_TRAINING_ENTRIES = ("batch_size", "datasets_3d", "datasets_2d", "hyperparameters")  # a set for evaluation has none of them
+_ENTRIES = ("description", *_TRAINING_ENTRIES, "evaluation", "own_datasets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,8 @@ class DatasetSet:
     Attributes:
         name: the file's name without its suffix.
         description: one sentence.
-        batch_size: examples per training step; the sum of the counts below.
-        datasets_3d: examples per batch of every data set with 3D labels.
+        batch_size: examples per training step; the sum of the counts below; 0 where nothing is trained on.
+        datasets_3d: examples per batch of every data set with 3D labels; empty where nothing is trained on.
         datasets_2d: the same for those with 2D labels.
         evaluation: the data sets whose test splits are scored.
         hyperparameters: settings of the training that this set recommends, except for these:
@@ -65,7 +66,7 @@ class DatasetSet:
 
 def list_dataset_sets() -> list[str]:
     """Names of the sets that come with the project."""
-    order = ["demo", "small", "medium", "full"]
+    order = ["demo", "small", "medium", "full", "benchmarks"]
     return sorted((path.stem for path in SETS_FOLDER.glob("*.toml")),
                   key=lambda name: (order.index(name) if name in order else len(order), name))
 
@@ -160,7 +161,8 @@ def dataset_skeleton(name: str, data_root: str | pathlib.Path | None = None,
 def _read_set(path: pathlib.Path, content: dict, data_root: pathlib.Path | None) -> DatasetSet:
     if unknown := [key for key in content if key not in _ENTRIES]:
         raise ValueError(f"{path}: unknown entries {', '.join(unknown)}; valid ones: {', '.join(_ENTRIES)}")
-    for key in ("batch_size", "datasets_3d"):
+    is_for_training = not content.get("evaluation") or any(key in content for key in _TRAINING_ENTRIES)
+    for key in ("batch_size", "datasets_3d") if is_for_training else ():
         if key not in content:
             raise ValueError(f"{path}: entry {key} is missing")
     for key in ("datasets_3d", "datasets_2d", "evaluation", "hyperparameters", "own_datasets"):
@@ -181,10 +183,10 @@ def _read_set(path: pathlib.Path, content: dict, data_root: pathlib.Path | None)
         _check_kinds(path, kind, counts[kind], kinds)
     if both := [name for name in counts["3d"] if name in counts["2d"]]:
         raise ValueError(f"{path}: {', '.join(both)} stands both in [datasets_3d] and in [datasets_2d]")
-    batch_size = content["batch_size"]
-    if not counts["3d"]:
+    batch_size = content.get("batch_size", 0)
+    if is_for_training and not counts["3d"]:
         raise ValueError(f"{path}: [datasets_3d] is empty; a training needs a data set with 3D labels")
-    if not _is_positive_integer(batch_size):
+    if is_for_training and not _is_positive_integer(batch_size):
         raise ValueError(f"{path}: batch_size must be a positive whole number, not {batch_size!r}")
     num_3d, num_2d = (sum(counts[kind].values()) for kind in KINDS)
     if num_3d + num_2d != batch_size:

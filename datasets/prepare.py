@@ -49,9 +49,9 @@ logger = logging.getLogger(__name__)
 def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pathlib.Path | str, *,
             name: str | None = None, splits: Sequence[str] | None = None, limit: int | None = None,
             skip_bad: bool = False, strict: bool = False, detections: pathlib.Path | str | None = None,
-            masks: pathlib.Path | str | None = None, workers: int | None = None, scheduler: str | None = None,
-            person_side: int = PERSON_SIDE, licence: str | None = None, overwrite: bool = False,
-            progress: bool = True) -> dict:
+            masks: pathlib.Path | str | None = None, body_models: pathlib.Path | str | None = None,
+            workers: int | None = None, scheduler: str | None = None, person_side: int = PERSON_SIDE,
+            licence: str | None = None, overwrite: bool = False, progress: bool = True) -> dict:
     """Prepares a data set into DATA_ROOT/NAME. Called again, it continues, or returns at once if all is done.
 
     Args:
@@ -69,6 +69,7 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         strict: stop at the first thing that cannot be read instead.
         detections: a COCO result file whose boxes replace the data set's, by its `Adapter.detection_rule`.
         masks: a folder of masks, see `detector_results.add_mask`.
+        body_models: the folder of the user's licensed body model files, for adapters that use them.
         workers: processes; 1 works in this process. None: one per available core.
         scheduler: address of a dask scheduler, HOST:PORT, whose workers are to do the work. They need the same software,
             and the same paths `raw_dir` and `data_root`. None: this machine works.
@@ -87,13 +88,13 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         KeyboardInterrupt: stopped by Ctrl-C; its message says how to go on. Finished shards stay.
     """
     _check_arguments(splits, limit, workers, scheduler, person_side)
-    _check_options(adapter, skip_bad, strict, detections, masks)
+    _check_options(adapter, skip_bad, strict, detections, masks, body_models)
     # Absolute, as workers on other machines have working directories of their own.
     raw_dir = None if raw_dir is None else pathlib.Path(raw_dir).absolute()
     if licence is None:
         info = load_catalogue().get(adapter.name)
         licence = "" if info is None else info.licence
-    adapter = dataclasses.replace(adapter, name=name or adapter.name)
+    adapter = dataclasses.replace(_with_body_models(adapter, body_models), name=name or adapter.name)
     folder = pathlib.Path(data_root).absolute() / adapter.name
     settings = {"name": adapter.name, "raw_dir": None if raw_dir is None else str(raw_dir.resolve()),
                 "splits": None if splits is None else sorted(set(splits), key=SPLITS.index), "limit": limit,
@@ -133,7 +134,7 @@ def _check_arguments(splits, limit, workers, scheduler, person_side) -> None:
         raise ValueError("workers and scheduler are both given; on a cluster, its own workers do the work")
 
 
-def _check_options(adapter, skip_bad, strict, detections, masks) -> None:
+def _check_options(adapter, skip_bad, strict, detections, masks, body_models) -> None:
     if skip_bad and strict:
         raise ValueError("skip_bad and strict are both given; bad examples are either left out or stop the work")
     if detections is not None and adapter.detection_rule is None:
@@ -142,6 +143,18 @@ def _check_options(adapter, skip_bad, strict, detections, masks) -> None:
         raise FileNotFoundError(f"detections: there is no file {detections}")
     if masks is not None and not pathlib.Path(masks).is_dir():
         raise FileNotFoundError(f"masks: there is no folder {masks}")
+    if body_models is not None and not adapter.uses_body_models:
+        raise ValueError(f"body models are given, but data set {adapter.name} is labelled with joints; leave them out")
+    if body_models is not None and not pathlib.Path(body_models).is_dir():
+        raise FileNotFoundError(f"body models: there is no folder {body_models}")
+
+
+def _with_body_models(adapter: Adapter, body_models: pathlib.Path | str | None) -> Adapter:
+    if not adapter.uses_body_models:
+        return adapter
+    folder = None if body_models is None else pathlib.Path(body_models).absolute()
+    return dataclasses.replace(adapter, list_units=functools.partial(adapter.list_units, body_models=folder),
+                               load_unit=functools.partial(adapter.load_unit, body_models=folder))
 
 
 # ------------------------------------------------------------------------------------------------ planning and working
