@@ -33,7 +33,7 @@ from posepile.evaluation.table import format_differences, format_metrics, format
 _MODEL = flags.DEFINE_string("model", None, "A run's folder (its finetuned model, else its initial one), or a .keras file.")
 _COMPARE = flags.DEFINE_list("compare", [], "Two or more runs' folders, .keras files, or with --annotations .npz files; "
                              "written A,B or A B.")
-_CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals of --compare, above 0, below 1.")
+_CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals, above 0, below 1.")
 _BENCHMARKS = flags.DEFINE_list("benchmarks", ["demo"], "Prepared data sets, or sets of them such as demo.")
 _PREDICTIONS = flags.DEFINE_string("predictions", None, "A method's predictions, .npz.")
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "The annotations they are scored against, .npz.")
@@ -63,7 +63,7 @@ def score() -> dict:
     if _MODEL.value and not (_PREDICTIONS.value or _ANNOTATIONS.value or _COMPARE.value):
         return save_predictions() if _SAVE_PREDICTIONS.value else score_model()
     if _PREDICTIONS.value and _ANNOTATIONS.value and not (_MODEL.value or _COMPARE.value):
-        scores = score_files(_PREDICTIONS.value, _ANNOTATIONS.value, _PROTOCOL.value)
+        scores = score_files(_PREDICTIONS.value, _ANNOTATIONS.value, _PROTOCOL.value, _CONFIDENCE.value)
         print(format_metrics(scores))
         return scores
     if _COMPARE.value and not (_MODEL.value or _PREDICTIONS.value):

@@ -7,9 +7,10 @@ import numpy as np
 
 from posepile.evaluation import metrics
 from posepile.evaluation.consistency import inconsistency_sums
-from posepile.evaluation.prediction_files import read_poses
+from posepile.evaluation.prediction_files import check_pair, named_alike, read_annotations, read_predictions
+from posepile.evaluation.protocols.record import nested
 from posepile.evaluation.scoring import HEADLINE_METRICS, formats_of, score_poses
-from posepile.evaluation.statistics import NUM_RESAMPLES, PoseSums, beside, bootstrap, interval
+from posepile.evaluation.statistics import NUM_RESAMPLES, PoseSums, beside, bootstrap, interval, make_resampling
 from posepile.geometry.skeleton import Skeleton
 
 
@@ -22,8 +23,8 @@ def compare_poses(predictions: Mapping[str, np.ndarray], joints3d_true, validity
         joints3d_true: [num_poses, num_joints, 3] camera space, mm.
         validity: [num_poses, num_joints] bool, which annotations count; None: all.
         skeleton: a merged skeleton or a plain format.
-        sequence: [num_poses] labels; all poses of a sequence are resampled together. None, or one label for all: each pose
-            is resampled for itself, and the intervals are too narrow if neighbouring poses err alike.
+        sequence: [num_poses] labels; all poses of a sequence are resampled together. None, or one label for all: see
+            `statistics.make_resampling`; the intervals are too narrow if neighbouring poses err alike.
         activity: [num_poses] labels for the break-down; None: no break-down.
         confidence: of the intervals, above 0, below 1.
         num_resamples, seed: of the bootstrap.
@@ -43,13 +44,11 @@ def compare_poses(predictions: Mapping[str, np.ndarray], joints3d_true, validity
     for name, labels in (("sequence", sequence), ("activity", activity)):
         if labels is not None and np.shape(labels) != (num_poses,):
             raise ValueError(f"{name} must be [{num_poses}], one label per pose; got shape {list(np.shape(labels))}")
-    has_sequences = sequence is not None and len(np.unique(sequence)) > 1
-    groups = np.asarray(sequence) if has_sequences else np.arange(num_poses)
-    num_groups = len(np.unique(groups))
+    resampling = make_resampling(sequence, num_poses)
 
     def measure(joints3d_pred):
         sums = _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity)
-        return sums.names, sums.values(), bootstrap(sums, groups, num_resamples, seed)
+        return sums.names, sums.values(), bootstrap(sums, resampling.groups, num_resamples, seed)
 
     reference, *others = predictions
     names, reference_values, reference_resamples = measure(predictions[reference])
@@ -57,11 +56,11 @@ def compare_poses(predictions: Mapping[str, np.ndarray], joints3d_true, validity
     for model in others:
         _, values, resamples = measure(predictions[model])
         difference = values - reference_values
-        low, high = interval(difference, resamples - reference_resamples, num_groups, confidence)
+        low, high = interval(difference, resamples - reference_resamples, resampling.num_groups, confidence)
         columns = np.stack([reference_values, values, difference, low, high], axis=1).tolist()
-        differences[model] = _nested(names, [dict(zip(("reference", "value", "difference", "low", "high"), row, strict=True))
+        differences[model] = nested(names, [dict(zip(("reference", "value", "difference", "low", "high"), row, strict=True))
                                              for row in columns])
-    stamp = {"reference": reference, "resampled": "sequences" if has_sequences else "poses", "num_groups": num_groups,
+    stamp = {"reference": reference, "resampled": resampling.unit, "num_groups": resampling.num_groups,
              "num_resamples": num_resamples, "seed": seed, "confidence": confidence}
     return {"differences": differences, "stamp": stamp}
 
@@ -72,24 +71,26 @@ def compare_files(predictions: Mapping[str, str | pathlib.Path], annotations: st
 
     Args:
         predictions: {name: .npz}, two or more.
-        annotations: .npz; for both see `prediction_files.read_poses`.
+        annotations: .npz; for both see `prediction_files`.
         protocol: how each is scored, a key of `scoring.PROTOCOLS`.
         confidence: of the intervals.
 
     Returns: `models`: {name: record of `scoring.score_files`}; `differences` and `stamp` of `compare_poses`.
     Raises: ValueError, FileNotFoundError: a message that names the file and the array, and says what to do.
     """
-    pairs = {name: read_poses(path, annotations) for name, path in predictions.items()}
-    records = {name: score_poses(pair, protocol) for name, pair in pairs.items()}
-    truth = next(iter(pairs.values()))
-    num_joints = truth.joints3d_true.shape[1]
-    joint_names = next((pair.joint_names for pair in pairs.values() if pair.joint_names), map(str, range(num_joints)))
+    if protocol == "mupots":
+        raise ValueError("predictions of the protocol mupots are matched with other people each and cannot be compared pose by "
+                         "pose; store one prediction per annotated person and compare these with --protocol=flat")
+    true = read_annotations(annotations)
+    pairs = {name: check_pair(*named_alike(read_predictions(path), true)) for name, path in predictions.items()}
+    records = {name: score_poses(pred, true, protocol, confidence) for name, (pred, _) in pairs.items()}
+    num_joints = true.joints3d.shape[1]
+    joint_names = next((pred.joint_names for pred, _ in pairs.values() if pred.joint_names), map(str, range(num_joints)))
     skeleton = Skeleton(name="all joints", family="all joints", joint_names=tuple(joint_names),
-                        mirror=tuple(range(num_joints)), edges=(), root=truth.root % num_joints)
-    comparison = compare_poses({name: pair.joints3d_pred for name, pair in pairs.items()}, truth.joints3d_true,
-                               truth.validity, skeleton, sequence=truth.sequence, activity=truth.activity,
-                               confidence=confidence)
-    stamp = {"annotations": truth.annotations, "num_poses": len(truth.joints3d_true), **comparison["stamp"]}
+                        mirror=tuple(range(num_joints)), edges=(), root=true.root or 0)
+    comparison = compare_poses({name: pred.joints3d for name, (pred, _) in pairs.items()}, true.joints3d, true.validity,
+                               skeleton, sequence=true.sequence, activity=true.activity, confidence=confidence)
+    stamp = {"annotations": true.source, "num_poses": len(true.joints3d), **comparison["stamp"]}
     return {"models": records, "differences": comparison["differences"], "stamp": stamp}
 
 
@@ -123,13 +124,3 @@ def _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity) -> Pos
         parts.append(pooled.select(HEADLINE_METRICS).only(np.asarray(activity) == label).prefixed("per_activity", str(label)))
     return beside(parts)
 
-
-def _nested(paths, values):
-    """{("a", "b"): value} as {"a": {"b": value}}."""
-    result = {}
-    for path, value in zip(paths, values, strict=True):
-        table = result
-        for key in path[:-1]:
-            table = table.setdefault(key, {})
-        table[path[-1]] = value
-    return result

@@ -4,71 +4,202 @@ import dataclasses
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 _SMALLEST_POSE_MM = 10.0  # a median pose below that is in metres: a person is 0.5 to 2.5 of them across
+_MIN_SWAPPED_GAIN = 0.5  # no method is this much better with left and right swapped, unless they are swapped
+_MIN_SWAPPED_ERROR_MM = 30.0  # of poses this good the order is right, whatever swapping gives
+_LABELS = ("sequence", "activity", "split", "frame", "person")
 
 
 @dataclasses.dataclass(frozen=True)
-class PosePair:
-    """Predictions and the annotations that they are scored against.
+class Poses:
+    """The content of a file of predictions or annotations, or what is predicted for a prepared data set.
 
     Attributes:
-        predictions, annotations: paths of the files.
-        joints3d_pred, joints3d_true: [num_poses, num_joints, 3] camera space, mm.
+        source: the file, or another name for messages.
+        joints3d: [num_poses, num_joints, 3] camera space, mm.
+        joints2d: [num_poses, num_joints, 2] px of the whole image.
         validity: [num_poses, num_joints], which annotations count, not checked yet; None: all.
         root: index of the joint that root-relative metrics subtract.
-        sequence, activity: [num_poses] labels, not checked yet; None: not known.
-        joint_names: of the joints; None: not known.
+        sequence, activity, split, frame, person: [num_poses] labels.
+        joints3d_universal: [num_poses, num_joints, 3] mm: annotations of one body size for all, which 3DHP and MuPoTS-3D have.
+        joint_names: of the joints.
+    All but the first two may be None: not known.
     """
 
-    predictions: str
-    annotations: str
-    joints3d_pred: np.ndarray
-    joints3d_true: np.ndarray
-    validity: np.ndarray | None
-    root: int
-    sequence: np.ndarray | None
-    activity: np.ndarray | None
-    joint_names: list[str] | None
+    source: str
+    joints3d: np.ndarray
+    joints2d: np.ndarray | None = None
+    validity: np.ndarray | None = None
+    root: int | None = None
+    sequence: np.ndarray | None = None
+    activity: np.ndarray | None = None
+    split: np.ndarray | None = None
+    frame: np.ndarray | None = None
+    person: np.ndarray | None = None
+    joints3d_universal: np.ndarray | None = None
+    joint_names: tuple[str, ...] | None = None
+
+    def select(self, poses: np.ndarray) -> "Poses":
+        """The same of some poses: indices or [num_poses] bool."""
+        names = ("joints3d", "joints2d", "validity", "joints3d_universal", *_LABELS)
+        return dataclasses.replace(self, **{name: value[poses] for name in names
+                                            if (value := getattr(self, name)) is not None})
+
+    def in_order(self, joint_names: Sequence[str]) -> "Poses":
+        """The same with these joints in this order: by name if they have names, else they must be as many.
+
+        Raises: ValueError naming the file and the joints that are missing.
+        """
+        names = tuple(joint_names)
+        if self.joint_names is None:
+            if self.joints3d.shape[1] != len(names):
+                raise ValueError(f"{self.source}: joints3d has {self.joints3d.shape[1]} joints; the protocol takes "
+                                 f"{len(names)}, in the order {', '.join(names)}. With joint_names in the file any order, and "
+                                 "more joints, are possible.")
+            return dataclasses.replace(self, joint_names=names)
+        if missing := [name for name in names if name not in self.joint_names]:
+            raise ValueError(f"{self.source}: joint_names lacks {', '.join(missing)}; the protocol scores {', '.join(names)}")
+        order = [self.joint_names.index(name) for name in names]
+        root = self.root if self.root is None else self.root % len(self.joint_names)
+        if root is not None and root not in order:
+            raise ValueError(f"{self.source}: root is {root}, {self.joint_names[root]}, which the protocol does not score")
+        return dataclasses.replace(
+            self, joint_names=names, root=root if root is None else order.index(root),
+            **{name: value[:, order] for name in ("joints3d", "joints2d", "validity", "joints3d_universal")
+               if (value := getattr(self, name)) is not None})
 
 
-def read_poses(predictions: str | pathlib.Path, annotations: str | pathlib.Path) -> PosePair:
-    """Reads a prediction file and its annotation file.
+def read_predictions(path: pathlib.Path | str) -> Poses:
+    """Reads a method's predictions.
 
-    Args:
-        predictions: .npz with `joints3d` [num_poses, num_joints, 3], camera space, mm; optional `joint_names`
-            [num_joints].
-        annotations: .npz with `joints3d`, same poses and joints in the same order; optional `joint_validity_mask`
-            [num_poses, num_joints] (default: all), `root` (joint index, default 0), `sequence` and `activity`
-            [num_poses], `joint_names` [num_joints].
+    Args: path: .npz with `joints3d` [num_poses, num_joints, 3], camera space, mm; optional `joint_names` [num_joints],
+        `joints2d` [num_poses, num_joints, 2] px, and the labels `sequence`, `frame`, `person` [num_poses].
 
     Raises: ValueError, FileNotFoundError: a message that names the file and the array, and says what to do.
     """
-    pred, true = (_read_npz(path, required=("joints3d",)) for path in (predictions, annotations))
-    for path, arrays in ((predictions, pred), (annotations, true)):
-        _check_poses(arrays["joints3d"], path)
-    if pred["joints3d"].shape != true["joints3d"].shape:
+    return _read(path, is_annotation=False)
+
+
+def read_annotations(path: pathlib.Path | str) -> Poses:
+    """Reads what predictions are scored against.
+
+    Args: path: .npz as for `read_predictions`; also optional: `joint_validity_mask` [num_poses, num_joints] (default: all),
+        `root` (joint index, default: that of the protocol), `joints3d_universal` like joints3d, and the labels `activity` and
+        `split`.
+
+    Raises: as `read_predictions`.
+    """
+    return _read(path, is_annotation=True)
+
+
+def check_pair(pred: Poses, true: Poses) -> tuple[Poses, Poses]:
+    """Checks that two files hold the same poses and joints in one order; joint names of one go to both.
+
+    Raises: ValueError that names the file, and the pose or joint that differs.
+    """
+    if pred.joints3d.shape != true.joints3d.shape:
         raise ValueError(
-            f"{predictions}: joints3d is {list(pred['joints3d'].shape)}, but that of {annotations} is "
-            f"{list(true['joints3d'].shape)}. Both need the same poses and the same joints, in the same order.")
-    names = _joint_names(pred, predictions), _joint_names(true, annotations)
-    if None not in names and names[0] != names[1]:
-        j = next(j for j, (a, b) in enumerate(zip(*names, strict=True)) if a != b)
-        raise ValueError(f"{predictions}: joint {j} is called {names[0][j]!r}, but {names[1][j]!r} in {annotations}. "
-                         "Bring the joints into one order.")
-    root = true.get("root", np.array(0))
-    if root.ndim or not np.issubdtype(root.dtype, np.integer):
-        raise ValueError(f"{annotations}: root must be one joint index, an integer; got {root!r}")
-    mask = true.get("joint_validity_mask")
-    _check_units(pred["joints3d"], mask, predictions)
-    _check_units(true["joints3d"], mask, annotations)
-    return PosePair(str(predictions), str(annotations), pred["joints3d"], true["joints3d"], mask, int(root),
-                    true.get("sequence"), true.get("activity"), names[0] or names[1])
+            f"{pred.source}: joints3d is {list(pred.joints3d.shape)}, but that of {true.source} is "
+            f"{list(true.joints3d.shape)}. Both need the same poses and the same joints, in the same order.")
+    if pred.joint_names and true.joint_names and pred.joint_names != true.joint_names:
+        j = next(j for j, (a, b) in enumerate(zip(pred.joint_names, true.joint_names, strict=True)) if a != b)
+        raise ValueError(f"{pred.source}: joint {j} is called {pred.joint_names[j]!r}, but {true.joint_names[j]!r} in "
+                         f"{true.source}. Bring the joints into one order.")
+    for name in _LABELS:
+        a, b = getattr(pred, name), getattr(true, name)
+        if a is not None and b is not None and (differs := _differ(a, b)).any():
+            i = int(differs.argmax())
+            raise ValueError(f"{pred.source}: {name} of pose {i} is {a[i]}, but {b[i]} in {true.source}. Bring the poses into "
+                             "one order.")
+    pred, true = named_alike(pred, true)
+    _check_sides(pred, true)
+    return pred, true
 
 
-def _read_npz(path, required):
+def check_protocol_pair(pred: Poses, true: Poses, joint_names: Sequence[str]) -> tuple[Poses, Poses]:
+    """`check_pair` after both are brought into the joint order of a protocol. If only one file names its joints, the other has
+    the same ones in the same order. Raises: as `check_pair` and `Poses.in_order`."""
+    pred, true = named_alike(pred, true)
+    return check_pair(pred.in_order(joint_names), true.in_order(joint_names))
+
+
+def named_alike(pred: Poses, true: Poses) -> tuple[Poses, Poses]:
+    """Gives the joint names of one file to the other that has none, if it has as many joints."""
+    names = pred.joint_names or true.joint_names
+    if names is None or pred.joints3d.shape[1] != true.joints3d.shape[1]:
+        return pred, true
+    return tuple(poses if poses.joint_names else dataclasses.replace(poses, joint_names=names) for poses in (pred, true))
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether labels differ, one by one; the number 3 and the text "3" do not."""
+    both_numbers = all(np.issubdtype(labels.dtype, np.number) for labels in (a, b))
+    return a != b if both_numbers else a.astype(str) != b.astype(str)
+
+
+def _check_sides(pred: Poses, true: Poses) -> None:
+    """Raises: ValueError if the predictions fit far better with left and right swapped; only where the joints have names."""
+    mirror = _mirror(true.joint_names or ())
+    if mirror == list(range(len(mirror))):
+        return
+    validity = np.ones(true.joints3d.shape[:2], bool) if true.validity is None else np.asarray(true.validity, bool)
+    if validity.shape != true.joints3d.shape[:2]:
+        return  # said by whoever scores
+    is_counted = (validity & validity[:, mirror] & np.isfinite(pred.joints3d).all(axis=-1)
+                  & np.isfinite(pred.joints3d[:, mirror]).all(axis=-1))
+    if not is_counted.any():
+        return
+    weights = is_counted / np.maximum(is_counted.sum(axis=1, keepdims=True), 1)
+    centered = [np.where(is_counted[..., None], a, 0) - np.einsum("nj,nji->ni", weights, np.where(is_counted[..., None], a, 0))[
+        :, None] for a in (pred.joints3d, pred.joints3d[:, mirror], true.joints3d)]
+    error, swapped = (np.linalg.norm(a - centered[2], axis=-1)[is_counted].mean() for a in centered[:2])
+    if error > _MIN_SWAPPED_ERROR_MM and swapped < _MIN_SWAPPED_GAIN * error:
+        raise ValueError(f"{pred.source}: left and right seem to be swapped: the mean error is {error:.0f} mm, and "
+                         f"{swapped:.0f} mm with left and right joints exchanged. Bring the joints into the order "
+                         f"{', '.join(true.joint_names)}.")
+
+
+def _mirror(names: Sequence[str]) -> list[int]:
+    """For each joint the one on the other side; itself where the names do not tell."""
+    swapped = [name.replace("left", "\0").replace("right", "left").replace("\0", "right") for name in names]
+    return [names.index(name) if name in names else j for j, name in enumerate(swapped)]
+
+
+def _read(path, is_annotation: bool) -> Poses:
+    arrays = _read_npz(path)
+    joints3d = arrays["joints3d"]
+    _check_numbers(joints3d, (None, None, 3), "joints3d", path)
+    num_poses, num_joints = joints3d.shape[:2]
+    if not num_poses:
+        raise ValueError(f"{path}: joints3d holds no pose")
+    optional = {"joints2d": (num_poses, num_joints, 2), "joints3d_universal": (num_poses, num_joints, 3)}
+    for name, shape in optional.items():
+        if name in arrays:
+            _check_numbers(arrays[name], shape, name, path)
+    labels = {name: arrays[name] for name in _LABELS if name in arrays}
+    for name, values in labels.items():
+        if values.shape != (num_poses,):
+            raise ValueError(f"{path}: {name} must be [{num_poses}], one label per pose; got shape {list(values.shape)}")
+    root = arrays.get("root") if is_annotation else None
+    if root is not None and (root.ndim or not np.issubdtype(root.dtype, np.integer)):
+        raise ValueError(f"{path}: root must be one joint index, an integer; got {root!r}")
+    if root is not None and not -num_joints <= root < num_joints:
+        raise ValueError(f"{path}: root is {root}, but the poses have {num_joints} joints: it must be 0..{num_joints - 1}")
+    mask = arrays.get("joint_validity_mask") if is_annotation else None
+    if mask is not None and mask.shape != (num_poses, num_joints):
+        raise ValueError(f"{path}: joint_validity_mask must be [{num_poses}, {num_joints}], one flag per joint; got shape "
+                         f"{list(mask.shape)}")
+    _check_units(joints3d, mask, path)
+    return Poses(str(path), joints3d, validity=mask, root=None if root is None else int(root) % num_joints,
+                 joint_names=_joint_names(arrays, path), **labels,
+                 **{name: arrays[name] for name in optional if name in arrays})
+
+
+def _read_npz(path):
     path = pathlib.Path(path)
     try:
         archive = np.load(path, allow_pickle=False)
@@ -81,26 +212,27 @@ def _read_npz(path, required):
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # Python objects are a ValueError, too
         raise ValueError(f"{path} cannot be read as an .npz archive of plain numeric and text arrays: {error}. "
                          "Write it with numpy.savez.") from error
-    if missing := [name for name in required if name not in arrays]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds: {', '.join(arrays) or 'nothing'}")
+    if "joints3d" not in arrays:
+        raise ValueError(f"{path} lacks joints3d; it holds: {', '.join(arrays) or 'nothing'}")
     return arrays
 
 
-def _check_poses(joints3d, path):
-    if joints3d.ndim != 3 or joints3d.shape[-1] != 3:
-        raise ValueError(f"{path}: joints3d must be [num_poses, num_joints, 3]; got shape {list(joints3d.shape)}")
-    if not np.issubdtype(joints3d.dtype, np.floating) and not np.issubdtype(joints3d.dtype, np.integer):
-        raise ValueError(f"{path}: joints3d must hold numbers; got {joints3d.dtype}")
-    if not len(joints3d):
-        raise ValueError(f"{path}: joints3d holds no pose")
+def _check_numbers(array, shape, name, path):
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        expected = ", ".join(str(n or what) for n, what in zip(shape, ("num_poses", "num_joints", ""), strict=True))
+        raise ValueError(f"{path}: {name} must be [{expected}]; got shape {list(array.shape)}")
+    if not np.issubdtype(array.dtype, np.floating) and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{path}: {name} must hold numbers; got {array.dtype}")
 
 
 def _joint_names(arrays, path):
     if "joint_names" not in arrays:
         return None
-    names = [str(name) for name in np.ravel(arrays["joint_names"])]
+    names = tuple(str(name) for name in np.ravel(arrays["joint_names"]))
     if len(names) != arrays["joints3d"].shape[1]:
         raise ValueError(f"{path}: joint_names has {len(names)} names for {arrays['joints3d'].shape[1]} joints")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: joint_names has the same name twice: {', '.join(names)}")
     return names
 
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from posepile.evaluation import metrics
 from posepile.evaluation.consistency import compute_inconsistency
-from posepile.evaluation.prediction_files import PosePair, read_poses
-from posepile.evaluation.protocols import flat
+from posepile.evaluation.prediction_files import Poses, read_annotations, read_predictions
+from posepile.evaluation.protocols import flat, h36m, mpi_inf_3dhp, mupots, threedpw
 from posepile.geometry.skeleton import Skeleton, joint_indices
 
-PROTOCOLS = {"flat": flat.evaluate}
+PROTOCOLS = {"flat": flat.score, "h36m": h36m.score, "mpi_inf_3dhp": mpi_inf_3dhp.score, "3dpw": threedpw.score,
+             "mupots": mupots.score}
 
 HEADLINE_METRICS = ("mpjpe", "pa_mpjpe", "pck100", "cps200")
 
@@ -101,30 +102,26 @@ def formats_of(merged: Skeleton) -> list[tuple[str, np.ndarray, int | None]]:
     return [(fmt.name, joint_indices(merged, fmt), fmt.root) for fmt in merged.formats]
 
 
-def score_files(predictions: str | pathlib.Path, annotations: str | pathlib.Path, protocol: str = "flat") -> dict:
+def score_files(predictions: str | pathlib.Path, annotations: str | pathlib.Path, protocol: str = "flat",
+                confidence: float = 0.95) -> dict:
     """Scores a prediction file of any method; needs no data set and no TensorFlow.
 
     Args:
-        predictions, annotations: .npz, see `prediction_files.read_poses`.
+        predictions, annotations: .npz, see `prediction_files`.
         protocol: a key of PROTOCOLS.
+        confidence: of the intervals, above 0, below 1.
 
-    Returns: the protocol's record, see `protocols.flat.evaluate`; its `stamp` names the files, too.
+    Returns: the protocol's record, see `protocols`.
     Raises: ValueError, FileNotFoundError: a message that names the file and the array, and says what to do.
     """
-    return score_poses(read_poses(predictions, annotations), protocol)
+    return score_poses(read_predictions(predictions), read_annotations(annotations), protocol, confidence)
 
 
-def score_poses(poses: PosePair, protocol: str = "flat") -> dict:
+def score_poses(pred: Poses, true: Poses, protocol: str = "flat", confidence: float = 0.95) -> dict:
     """`score_files` of files that are read already."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; known ones: {', '.join(PROTOCOLS)}")
-    files = {"predictions": poses.predictions, "annotations": poses.annotations}
-    try:
-        record = PROTOCOLS[protocol](poses.joints3d_pred, poses.joints3d_true, poses.validity, poses.root,
-                                     sequence=poses.sequence, activity=poses.activity, joint_names=poses.joint_names)
-    except ValueError as error:
-        raise ValueError(f"{poses.predictions} against {poses.annotations}: {error}") from error
-    return {**record, "stamp": {**record["stamp"], **files}}
+    return PROTOCOLS[protocol](pred, true, confidence)
 
 
 def json_ready(value):

@@ -147,7 +147,7 @@ def _files(tmp_path):
 
 def test_files(files):
     record = comparison.compare_files({"A": files / "A.npz", "B": files / "B.npz"}, files / "T.npz", confidence=0.9)
-    assert record["models"]["B"] == scoring.score_files(files / "B.npz", files / "T.npz")
+    assert record["models"]["B"] == scoring.score_files(files / "B.npz", files / "T.npz", confidence=0.9)
     assert record["differences"]["B"]["pooled"]["mpjpe"]["difference"] == pytest.approx(-80 / 3)
     assert record["differences"]["B"]["per_joint"]["all joints"]["knee"]["difference"] == pytest.approx(-20)
     stamp = record["stamp"]

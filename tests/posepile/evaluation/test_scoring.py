@@ -145,7 +145,7 @@ def rewrite(path, drop=(), **changes):
     (1, {"joints3d": np.array([None, 1])}, r"A\.npz cannot be read as .* plain numeric and text arrays.*numpy\.savez"),
     (1, {"root": 17}, "root is 17"),
     (1, {"root": [0, 1]}, r"A\.npz: root must be one joint index"),
-    (1, {"joint_validity_mask": np.ones((20, 16), bool)}, r"A\.npz: validity must be \[20, 17\]"),
+    (1, {"joint_validity_mask": np.ones((20, 16), bool)}, r"A\.npz: joint_validity_mask must be \[20, 17\]"),
     (1, {"sequence": ["TS1"]}, r"A\.npz: sequence must be \[20\]"),
     (1, {"joint_names": ["a"]}, r"A\.npz: joint_names has 1 names for 17"),
 ])
