@@ -1,5 +1,6 @@
 """Running a benchmark: predict a prepared data set's images and score the predictions."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,31 @@ from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset, atomic_file, write_json
 from posepile.data.sampling import evenly_spread
 from posepile.evaluation.comparison import compare_poses
-from posepile.evaluation.scoring import json_ready, mean_pose_baseline, mean_relative_pose, score_merged
+from posepile.evaluation.prediction_files import Poses
+from posepile.evaluation.protocols import mpi_inf_3dhp
+from posepile.evaluation.scoring import (
+    PROTOCOLS,
+    json_ready,
+    mean_pose_baseline,
+    mean_relative_pose,
+    score_merged,
+    score_poses,
+)
+from posepile.geometry.camera import crop_cameras
 from posepile.geometry.skeleton import Skeleton, joint_indices, merged_joint_names
 from posepile.prediction.predictor import Predictor
 from posepile.training.plausibility import MIN_DEPTH_MM
 from posepile.training.pseudo_labels import predict_poses
 
 _MEAN_POSE_EXAMPLES = 2000  # of each training set
+_SPLITS = {"3dpw": ("train", "validation", "test")}  # where a benchmark takes others than the test split
 
 
-def evaluation_split(dataset: PreparedDataset) -> str:
-    """The split that is scored: test, or the next best that the data set has."""
-    return next(split for split in ("test", "validation", "train") if split in dataset.splits())
+def evaluation_splits(dataset: PreparedDataset) -> tuple[str, ...]:
+    """The splits that are scored together: those of the benchmark, or test, or the next best that the data set has."""
+    if dataset.name in _SPLITS:
+        return tuple(split for split in _SPLITS[dataset.name] if split in dataset.splits())
+    return (next(split for split in ("test", "validation", "train") if split in dataset.splits()),)
 
 
 def read_truth(dataset: PreparedDataset, split: str, positions: Sequence[int], crop_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,28 +67,113 @@ def check_models(predictors: Mapping[str, Predictor], datasets: Sequence[Prepare
 
 
 def predict_dataset(predictor: Predictor, dataset: PreparedDataset, description: str = "") -> np.ndarray:
-    """Predictions for the scored split. Returns: [num_poses, num_joints, 3] mm, of the data set's own joints, in the frames of
+    """Predictions for the scored splits. Returns: [num_poses, num_joints, 3] mm, of the data set's own joints, in the frames of
     the evaluation crops. Raises: as `check_joints`."""
     check_joints(predictor, dataset)
-    split = evaluation_split(dataset)
-    poses = predict_poses(predictor, dataset, split, np.arange(dataset.num_examples(split)), description)
-    return poses[:, joint_indices(predictor.skeleton, dataset.skeleton)]
+    joints = joint_indices(predictor.skeleton, dataset.skeleton)
+    return np.concatenate([
+        predict_poses(predictor, dataset, split, np.arange(dataset.num_examples(split)), description)[:, joints]
+        for split in evaluation_splits(dataset)])
 
 
 def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions_path: pathlib.Path | None = None,
-                     description: str = "") -> dict:
+                     description: str = "", confidence: float = 0.95) -> dict:
     """Scores a model on a data set with 3D labels, in the formats that the data set labels.
 
-    Args: predictions_path: .npz that gets the predictions, `joints3d` and `joint_names`; None: not written.
-    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root and averaging.
+    Args:
+        predictions_path: .npz that gets the predictions, see `Poses.to_arrays`; None: not written.
+        confidence: of the intervals.
+
+    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root and averaging; and `benchmark`, the
+        record of the protocol of its name, if there is one.
     Raises: ValueError if the model does not predict the data set's format, or the data set has no 3D labels.
     """
     joints3d = predict_dataset(predictor, dataset, description)
+    truth = read_scored(dataset, predictor.model.crop_side)
+    record = {**score_merged(joints3d, truth.joints3d, truth.validity, dataset.skeleton), "stamp": _stamp(dataset)}
+    pred, true = protocol_poses(dataset, joints3d, truth)
     if predictions_path is not None:
         with atomic_file(predictions_path) as file:
-            np.savez(file, joints3d=joints3d, joint_names=np.array(dataset.skeleton.joint_names))
-    true, mask = _scored_truth(dataset, predictor.model.crop_side)
-    return {**score_merged(joints3d, true, mask, dataset.skeleton), "stamp": _stamp(dataset)}
+            np.savez(file, **pred.to_arrays())
+    if dataset.name in PROTOCOLS:
+        record["benchmark"] = score_poses(pred, true, dataset.name, confidence)
+    return record
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredTruth:
+    """The annotations of the splits that are scored, in the frames of the evaluation crops.
+
+    Attributes:
+        joints3d: [n, num_joints, 3] mm; 0 where there is no label.
+        validity: [n, num_joints] bool.
+        world_to_crop: [n, 4, 4] rigid, from the records' worlds, mm.
+        split: [n] names.
+        labels: by name what all records say in their provenance, [n, ...].
+    """
+
+    joints3d: np.ndarray
+    validity: np.ndarray
+    world_to_crop: np.ndarray
+    split: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def read_scored(dataset: PreparedDataset, crop_side: int) -> ScoredTruth:
+    """Reads the annotations, without decoding the images. Crops of any side turn the camera alike."""
+    names = ("sequence", "activity", "frame", "person", "intrinsics", "joints3d_universal")
+    split, bbox, intrinsics, world_to_image, joints3d, labels = [], [], [], [], [], {name: [] for name in names}
+    for of_split in evaluation_splits(dataset):
+        for i in range(dataset.num_examples(of_split)):
+            example = dataset.read(of_split, i)
+            split.append(of_split)
+            for values, value in ((bbox, example.bbox), (intrinsics, example.intrinsics), (joints3d, example.joints3d),
+                                  (world_to_image, example.world_to_camera)):
+                values.append(value)
+            for name, values in labels.items():
+                values.append(example.provenance.get(name))
+    _, rotation = crop_cameras(np.array(intrinsics), np.array(bbox), crop_side)
+    joints3d = np.einsum("nij,nkj->nki", rotation, np.array(joints3d, np.float64))
+    validity = np.isfinite(joints3d).all(axis=-1)
+    world_to_crop = np.array(world_to_image, np.float64)
+    world_to_crop[:, :3] = rotation @ world_to_crop[:, :3]
+    return ScoredTruth(np.where(validity[..., None], joints3d, 0), validity, world_to_crop, np.array(split), {
+        name: np.array(values) for name, values in labels.items() if not any(value is None for value in values)})
+
+
+def protocol_poses(dataset: PreparedDataset, joints3d_pred: np.ndarray, truth: ScoredTruth) -> tuple[Poses, Poses]:
+    """Predictions and annotations with all that protocols need, in the frames of the evaluation crops.
+
+    Args:
+        joints3d_pred: [n, num_joints, 3] mm, in the frames of the evaluation crops, see `predict_dataset`.
+        truth: of `read_scored`.
+
+    Returns: predictions, annotations. `joints2d`, px of the whole image, are there where the records have its `intrinsics`:
+        then their world is its camera.
+    """
+    labels, names, world_to_crop = truth.labels, dataset.skeleton.joint_names, truth.world_to_crop
+    joints2d = [_project(_to_world(joints, world_to_crop), labels["intrinsics"]) if "intrinsics" in labels else None
+                for joints in (joints3d_pred, truth.joints3d)]
+    universal = None
+    if "joints3d_universal" in labels:  # of the benchmark's joints, in the world
+        universal = np.zeros_like(truth.joints3d)
+        universal[:, [names.index(name) for name in mpi_inf_3dhp.JOINTS]] = (
+            np.einsum("nij,nkj->nki", world_to_crop[:, :3, :3], labels["joints3d_universal"]) + world_to_crop[:, None, :3, 3])
+    common = {"joint_names": names, **{name: labels.get(name) for name in ("sequence", "frame")}}
+    return (Poses(f"predictions for {dataset.name}", joints3d_pred, joints2d[0], **common),
+            Poses(dataset.name, truth.joints3d, joints2d[1], truth.validity, dataset.skeleton.root, split=truth.split,
+                  activity=labels.get("activity"), person=labels.get("person"), joints3d_universal=universal, **common))
+
+
+def _to_world(joints3d: np.ndarray, world_to_camera: np.ndarray) -> np.ndarray:
+    """[n, num_joints, 3] in cameras -> in their worlds, float64."""
+    return np.einsum("nij,nki->nkj", world_to_camera[:, :3, :3], joints3d - world_to_camera[:, None, :3, 3])
+
+
+def _project(joints3d: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """[n, num_joints, 3] mm -> [n, num_joints, 2] px, with [n, 4] focal lengths and principal points; nan behind the camera."""
+    depth = np.where(joints3d[..., 2:] > 0, joints3d[..., 2:], np.nan)
+    return joints3d[..., :2] / depth * camera[:, None, :2] + camera[:, None, 2:]
 
 
 def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathlib.Path) -> dict:
@@ -114,17 +213,12 @@ def compare_models(predictors: Mapping[str, Predictor], dataset: PreparedDataset
     predictions = {name: predict_dataset(predictor, dataset, f"{dataset.name}, {name}")
                    for name, predictor in predictors.items()}
     # Crops of any side turn the camera alike, so the truth is the same for all models.
-    true, mask = _scored_truth(dataset, next(iter(predictors.values())).model.crop_side)
-    labels = {key: read_labels(dataset, evaluation_split(dataset), key) for key in ("sequence", "activity")}
-    comparison = compare_poses(predictions, true, mask, dataset.skeleton, **labels, confidence=confidence)
-    return {"models": {name: score_merged(poses, true, mask, dataset.skeleton) for name, poses in predictions.items()},
+    truth = read_scored(dataset, next(iter(predictors.values())).model.crop_side)
+    comparison = compare_poses(predictions, truth.joints3d, truth.validity, dataset.skeleton, confidence=confidence,
+                               **{name: truth.labels.get(name) for name in ("sequence", "activity")})
+    return {"models": {name: score_merged(poses, truth.joints3d, truth.validity, dataset.skeleton)
+                       for name, poses in predictions.items()},
             "differences": comparison["differences"], "stamp": {**_stamp(dataset), **comparison["stamp"]}}
-
-
-def read_labels(dataset: PreparedDataset, split: str, key: str) -> np.ndarray | None:
-    """[num_examples] text of an entry of the examples' provenance; None unless all examples have it."""
-    labels = [dataset.read(split, i).provenance.get(key) for i in range(dataset.num_examples(split))]
-    return None if None in labels else np.array(list(map(str, labels)))
 
 
 def evaluate_baseline(training_sets: Sequence[PreparedDataset], dataset: PreparedDataset, crop_side: int) -> dict | None:
@@ -139,8 +233,8 @@ def evaluate_baseline(training_sets: Sequence[PreparedDataset], dataset: Prepare
                 total[joint_indices(skeleton, fmt) if skeleton.formats else slice(None)] = mean_pose
     if not np.isfinite(total).all():
         return None
-    true, mask = _scored_truth(dataset, crop_side)
-    return mean_pose_baseline(total, true, mask, skeleton)
+    truth = read_scored(dataset, crop_side)
+    return mean_pose_baseline(total, truth.joints3d, truth.validity, skeleton)
 
 
 def save_scores(path: pathlib.Path, scores: dict) -> None:
@@ -159,13 +253,10 @@ def _read_crops(dataset, split, positions, crop_side, keys):
     return tuple(np.concatenate([chunk[key] for chunk in chunks]) for key in keys)
 
 
-def _scored_truth(dataset: PreparedDataset, crop_side: int) -> tuple[np.ndarray, np.ndarray]:
-    split = evaluation_split(dataset)
-    return read_truth(dataset, split, np.arange(dataset.num_examples(split)), crop_side)
-
-
 def _stamp(dataset: PreparedDataset) -> dict:
-    split = evaluation_split(dataset)
-    return {"dataset": dataset.name, "split": split, "num_poses": dataset.num_examples(split),
+    splits = evaluation_splits(dataset)
+    boxes = "of a detector" if dataset.manifest.get("settings", {}).get("detections") else "of the data set"
+    return {"dataset": dataset.name, "split": " + ".join(splits), "num_poses": sum(map(dataset.num_examples, splits)),
+            "boxes": boxes,
             "joints": dataset.skeleton.name, "root": "each format's own root joint, counted in every mean",
             "annotation": "metric, crop camera frame", "averaging": "flat over poses and joints"}

@@ -49,6 +49,12 @@ class Poses:
         return dataclasses.replace(self, **{name: value[poses] for name in names
                                             if (value := getattr(self, name)) is not None})
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All that is known, as `read_predictions` and `read_annotations` take it from an .npz file."""
+        arrays = {"joints3d": np.float32(self.joints3d), "joint_validity_mask": self.validity, "joint_names": self.joint_names,
+                  **{name: getattr(self, name) for name in ("root", "joints2d", "joints3d_universal", *_LABELS)}}
+        return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+
     def in_order(self, joint_names: Sequence[str]) -> "Poses":
         """The same with these joints in this order: by name if they have names, else they must be as many.
 

@@ -8,7 +8,7 @@ import numpy as np
 from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset
 from posepile.data.sampling import evenly_spread
-from posepile.evaluation.benchmark import evaluation_split
+from posepile.evaluation.benchmark import evaluation_splits
 from posepile.geometry.skeleton import Skeleton
 from posepile.visualization.report import ReportContent, ReportSamples, write_report
 
@@ -34,7 +34,7 @@ def write_run_report(run_dir: pathlib.Path, *, settings: Mapping, scores: Mappin
         model_skeleton: of the joints that the model predicts and the autoencoder takes; None: that of the data set.
     """
     models = [name for name in scores if name != "mean_pose"]
-    split = evaluation_split(dataset)
+    split = evaluation_splits(dataset)[0]  # the predictions begin with it
     positions = evenly_spread(dataset.num_examples(split), NUM_SAMPLES)
     batch = crop_examples(dataset, split, positions, crop_side)
     predictions = {}

@@ -42,8 +42,8 @@ def legs(tmp_path_factory):
 
 
 def test_the_test_split_is_scored_if_there_is_one(legs, batch_plan):
-    assert benchmark.evaluation_split(legs) == "test"
-    assert benchmark.evaluation_split(batch_plan.datasets_3d[0][0]) == "train"
+    assert benchmark.evaluation_splits(legs) == ("test",)
+    assert benchmark.evaluation_splits(batch_plan.datasets_3d[0][0]) == ("train",)
 
 
 def test_scores_of_planted_errors(legs, tmp_path):
@@ -125,8 +125,8 @@ def test_sequences_of_the_examples_are_resampled_and_activities_told_apart(tmp_p
                                     provenance={"sequence": f"S{i // 4}", "activity": "run" if i < 8 else "sit"})
                 for i in range(12)]
     dataset = write_prepared(tmp_path, "legs", small_model.LEGS, examples, "3d", "test")
-    assert benchmark.read_labels(dataset, "test", "sequence").tolist() == ["S0"] * 4 + ["S1"] * 4 + ["S2"] * 4
-    assert benchmark.read_labels(dataset, "test", "camera") is None
+    labels = benchmark.read_scored(dataset, 32).labels
+    assert labels["sequence"].tolist() == ["S0"] * 4 + ["S1"] * 4 + ["S2"] * 4 and "frame" not in labels
     models = {"a": _KnowsTheTruth(dataset, "test", 0), "b": _KnowsTheTruth(dataset, "test", 0)}
     models["b"].poses[:8, small_model.MERGED.index("left_ankle_legs")] += 40
     record = benchmark.compare_models(models, dataset)
