@@ -10,7 +10,7 @@ import numpy as np
 from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset, atomic_file, write_json
 from posepile.data.sampling import evenly_spread
-from posepile.evaluation.comparison import compare_poses
+from posepile.evaluation.comparison import compare_poses, measure_poses
 from posepile.evaluation.prediction_files import Poses
 from posepile.evaluation.protocols import mpi_inf_3dhp
 from posepile.evaluation.scoring import (
@@ -84,13 +84,17 @@ def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions
         predictions_path: .npz that gets the predictions, see `Poses.to_arrays`; None: not written.
         confidence: of the intervals.
 
-    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root and averaging; and `benchmark`, the
-        record of the protocol of its name, if there is one.
+    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root, averaging and what is resampled;
+        `intervals`, `per_joint` and `per_activity`, see `measure_poses`; and `benchmark`, the record of the protocol of the
+        data set's name, if there is one.
     Raises: ValueError if the model does not predict the data set's format, or the data set has no 3D labels.
     """
     joints3d = predict_dataset(predictor, dataset, description)
     truth = read_scored(dataset, predictor.model.crop_side)
-    record = {**score_merged(joints3d, truth.joints3d, truth.validity, dataset.skeleton), "stamp": _stamp(dataset)}
+    measured = measure_poses(joints3d, truth.joints3d, truth.validity, dataset.skeleton, confidence=confidence,
+                             **{name: truth.labels.get(name) for name in ("sequence", "activity")})
+    record = {**score_merged(joints3d, truth.joints3d, truth.validity, dataset.skeleton), **measured,
+              "stamp": {**_stamp(dataset), **measured["stamp"]}}
     pred, true = protocol_poses(dataset, joints3d, truth)
     if predictions_path is not None:
         with atomic_file(predictions_path) as file:

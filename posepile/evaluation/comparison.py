@@ -65,6 +65,24 @@ def compare_poses(predictions: Mapping[str, np.ndarray], joints3d_true, validity
     return {"differences": differences, "stamp": stamp}
 
 
+def measure_poses(joints3d_pred, joints3d_true, validity, skeleton: Skeleton, *, sequence=None, activity=None,
+                  confidence: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict:
+    """The intervals of one model's numbers. Args: as `compare_poses`.
+
+    Returns: `intervals`: groups as in `compare_poses`, with [low, high] in the place of each number; `per_joint` and
+        `per_activity`: the numbers themselves; `stamp`: `resampled`, `num_groups`, `num_resamples`, `confidence`.
+    """
+    resampling = make_resampling(sequence, len(joints3d_true))
+    sums = _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity)
+    values = sums.values()
+    low_high = interval(values, bootstrap(sums, resampling.groups, num_resamples, seed), resampling.num_groups, confidence)
+    tree = nested(sums.names, values.tolist())
+    return {"intervals": nested(sums.names, low_high.T.tolist()),
+            **{group: tree[group] for group in ("per_joint", "per_activity") if group in tree},
+            "stamp": {"resampled": resampling.unit, "num_groups": resampling.num_groups, "num_resamples": num_resamples,
+                      "confidence": confidence}}
+
+
 def compare_files(predictions: Mapping[str, str | pathlib.Path], annotations: str | pathlib.Path, protocol: str = "flat",
                   confidence: float = 0.95) -> dict:
     """Compares prediction files of any methods; needs no data set and no TensorFlow.
