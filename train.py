@@ -28,10 +28,11 @@ from datasets import flags as common_flags
 from datasets.catalogue import normalize_name
 from datasets.prepare import PrepareError, prepare
 from datasets.registry import load_adapter
+from posepile.data.atomic_files import atomic_file
 from posepile.data.batches import BatchPlan
 from posepile.data.part_workers import WorkerError
 from posepile.data.pictures import Pictures, load_pictures
-from posepile.data.records import PreparedDataset, atomic_file
+from posepile.data.records import PreparedDataset
 from posepile.evaluation.run_evaluation import evaluate_run
 from posepile.geometry.skeleton import Skeleton, merge_skeletons, skeleton_from_dict
 from posepile.models.consistency import check_same_joints, make_finetune_model

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from posepile.data import records
+from posepile.data.atomic_files import write_json
 from posepile.data.augmentation import AugmentationConfig
 from posepile.data.batches import BatchPlan
 from posepile.data.records import Example, PreparedDataset
@@ -50,7 +51,7 @@ def write_datasets(data_root: pathlib.Path, image_side: int, person_side: int, n
             shards.append({"file": path.name, "num_examples": len(entries), "sha256": digest})
             index.append(np.column_stack([np.full(len(entries), shard), entries]))
         np.save(records.index_path(data_root / name, "train"), np.concatenate(index))
-        records.write_json(data_root / name / records.MANIFEST_NAME, {
+        write_json(data_root / name / records.MANIFEST_NAME, {
             "name": name, "kind": _KINDS[name], "skeleton": load_skeleton(_SKELETON).to_dict(),
             "splits": {"train": {"num_examples": num_examples, "num_units": 1, "shards": shards}},
             "bone_lengths_mm": {}, "licence": "none needed", "version": "0", "skipped": []})
@@ -62,7 +63,7 @@ def write_repeated(source: PreparedDataset, folder: pathlib.Path, num_examples: 
     np.save(records.index_path(folder, "train"), np.resize(source.index("train"), (num_examples, 3)))
     manifest = source.manifest
     split = {**manifest["splits"]["train"], "num_examples": num_examples}
-    records.write_json(folder / records.MANIFEST_NAME, {**manifest, "name": folder.name, "splits": {"train": split}})
+    write_json(folder / records.MANIFEST_NAME, {**manifest, "name": folder.name, "splits": {"train": split}})
 
 
 def open_plan(data_root: pathlib.Path, crop_side: int, augmentation: AugmentationConfig | None = None) -> BatchPlan:
@@ -72,9 +73,15 @@ def open_plan(data_root: pathlib.Path, crop_side: int, augmentation: Augmentatio
     return BatchPlan(counts["3d"], counts["2d"], crop_side, augmentation=augmentation or AugmentationConfig())
 
 
-def _example(image_side: int, person_side: int, kind: str, rng: np.random.Generator) -> Example:
+def make_picture(image_side: int, person_side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A square picture, uint8, of which about `person_side` px are a person in the middle; and the person's mask, bool."""
     mask = _person_mask(image_side, person_side, rng)
     image = np.where(mask[..., np.newaxis], _noise(image_side, rng), _with_shapes(_noise(image_side, rng), rng))
+    return image, mask
+
+
+def _example(image_side: int, person_side: int, kind: str, rng: np.random.Generator) -> Example:
+    image, mask = make_picture(image_side, person_side, rng)
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     focal, middle = person_side * _DISTANCE_MM / _PERSON_MM, (image_side - 1) / 2
     places = np.argwhere(mask)[:, ::-1]

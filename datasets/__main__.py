@@ -68,14 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--name", metavar="NEW_NAME", help="what to call the prepared data set: several of "
                            "one's own, all read by the adapter custom, need different names")
     preparing.add_argument("--splits", type=_comma_separated, metavar="SPLIT[,SPLIT]",
-                           help=f"of {', '.join(SPLITS)} (default: all)")
+                           help=f"of {', '.join(SPLITS)} (default: all); train+validation puts both into train")
     preparing.add_argument("--limit", type=int, metavar="N", help="only the first N examples of each split")
     faults = preparing.add_mutually_exclusive_group()
     faults.add_argument("--skip-bad", action="store_true", help="be content without what cannot be read. Otherwise the exit "
                         f"code is {FAULTS_EXIT_CODE} if something was left out, and the same command tries it again")
     faults.add_argument("--strict", action="store_true", help="stop at the first thing that cannot be read")
-    preparing.add_argument("--detections", type=pathlib.Path, metavar="FILE", help="COCO result file of a person detector; its "
-                           "boxes are taken where the data set has none of its own")
+    boxes = preparing.add_mutually_exclusive_group()
+    boxes.add_argument("--detections", type=pathlib.Path, metavar="FILE", help="COCO result file of a person detector; its "
+                       "boxes are taken where the data set has none of its own")
+    boxes.add_argument("--detector", type=pathlib.Path, metavar="FILE.onnx", help="person detector (YOLO11, say) that "
+                       "is run on the images, for the same purpose")
     preparing.add_argument("--masks", type=pathlib.Path, metavar="DIR", help="folder of person masks, DIR/PATH.png for the "
                            "image PATH; taken where the data set has none")
     preparing.add_argument("--body-models", type=pathlib.Path, metavar="DIR", help="folder of your licensed SMPL, SMPL-H or "
@@ -138,6 +141,7 @@ def _prepare(options: argparse.Namespace) -> int:
         manifest = prepare(
             adapter, raw_dir, options.data_root, name=options.name, splits=options.splits, limit=options.limit,
             skip_bad=options.skip_bad, strict=options.strict, detections=options.detections, masks=options.masks,
+            detector=options.detector if adapter.detection_rule is not None or len(adapters) == 1 else None,
             body_models=options.body_models if adapter.uses_body_models or len(adapters) == 1 else None,
             workers=options.workers, scheduler=options.scheduler, person_side=options.person_side, overwrite=options.overwrite)
         print(f"{manifest['name']}: {_summary(manifest)} in {options.data_root / manifest['name']}")
@@ -148,7 +152,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _result_lines(manifest: dict) -> Iterator[str]:
-    """What --detections and --masks did."""
+    """What --detections or --detector, and --masks did."""
     counts = collections.Counter(manifest.get("detector_results", {}))
     if counts["images"]:
         yield (f"detections: {counts['images_with_detections']} of {counts['images']} images have some; "

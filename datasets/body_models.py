@@ -39,6 +39,8 @@ _SMPLX_PARTS = {"global_orient": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose":
                 "right_hand_pose": 45}
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f", "lmk_faces_idx",
          "lmk_bary_coords", "hands_meanl", "hands_meanr", "hands_componentsl", "hands_componentsr")
+# Of the 127 points that `BodyModel.joints_and_landmarks` gives of SMPL-X, those of the format smplx_42, in its order.
+SMPLX_42_POINTS = [*range(25), 28, 43, *range(55, 67), 68, 71, 73]
 _POSES_PER_CHUNK = 50  # bounds the memory of skinning: 1 MB per pose for the whole surface of SMPL-X
 _SEARCH_DEPTH = 5  # the official archives have up to three folders in each other
 

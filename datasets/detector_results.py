@@ -1,5 +1,5 @@
-"""What a user's own detector and segmenter found in the images of a data set: boxes from a COCO result file, masks from a
-folder of pictures. docs/preparing_data.md tells users how both name the images.
+"""What a user's own detector and segmenter find in the images of a data set: boxes from a COCO result file or an ONNX network,
+masks from a folder of pictures. docs/preparing_data.md tells users how the files name the images.
 """
 
 import collections
@@ -16,12 +16,15 @@ import cv2
 import numpy as np
 
 from datasets.cropping import load_image
+from datasets.onnx_detector import OnnxDetector
 from datasets.person_boxes import foreground_parts, hull, match_detections, part_of_person
 from datasets.raw_example import DetectionRule, RawExample
 from datasets.raw_files import path_inside, read_json
 
 PERSON_CATEGORY = 1  # of COCO
 MIN_FOREGROUND = 128  # of a mask's 0..255
+
+Finder = Callable[[RawExample], np.ndarray]  # the detections in the image of a person: [n, 5] x, y, width, height, score
 
 
 def image_key(example: RawExample, raw_dir: pathlib.Path) -> str | None:
@@ -99,15 +102,18 @@ def _row(table: dict, rule: DetectionRule, where: str) -> tuple:
 
 
 @contextlib.contextmanager
-def open_detections(database: pathlib.Path) -> Iterator[Callable[[Iterable[str]], np.ndarray]]:
-    """A function from names of an image to its detections, [n, 5] x, y, width, height, score, in the order of the file.
+def open_detections(database: pathlib.Path, raw_dir: pathlib.Path, rule: DetectionRule) -> Iterator[Finder]:
+    """Looks detections up, in the order of the file.
 
     Raises: FileNotFoundError if the database is not there any more.
     """
     database.stat()
     with contextlib.closing(_connect(database, "mode=ro&immutable=1")) as connection:
-        def find(names: Iterable[str]) -> np.ndarray:
-            names = list(names)
+        def find(person: RawExample) -> np.ndarray:
+            key = image_key(person, raw_dir)
+            names = [] if key is None else [key]
+            if rule.image_id is not None and rule.image_id in person.provenance:
+                names.append(str(person.provenance[rule.image_id]))
             rows = connection.execute("SELECT x, y, width, height, score FROM detections WHERE image IN "
                                       f"({', '.join('?' * len(names))}) ORDER BY rowid", names).fetchall()
             return np.array(rows, np.float64).reshape(-1, 5)
@@ -119,15 +125,26 @@ def _connect(database: pathlib.Path, options: str) -> sqlite3.Connection:
     return sqlite3.connect(f"{database.absolute().as_uri()}?{options}", uri=True)
 
 
-def assign_detections(items: Iterable[Any], raw_dir: pathlib.Path, rule: DetectionRule,
-                      find: Callable[[Iterable[str]], np.ndarray], counts: collections.Counter) -> Iterator[Any]:
+def run_detector(path: pathlib.Path, rule: DetectionRule) -> Finder:
+    """Finds people by an ONNX network, see `OnnxDetector`. Raises: ValueError naming the file if it cannot be used."""
+    detector = _load_detector(path, path.stat().st_mtime_ns, rule.min_score)
+    return lambda person: detector(load_image(person.image))
+
+
+@functools.lru_cache(maxsize=1)  # a process makes one shard after the other
+def _load_detector(path: pathlib.Path, _mtime_ns: int, min_score: float) -> OnnxDetector:
+    return OnnxDetector(path, min_score)
+
+
+def assign_detections(items: Iterable[Any], raw_dir: pathlib.Path, rule: DetectionRule, find: Finder,
+                      counts: collections.Counter) -> Iterator[Any]:
     """Replaces the boxes of people by those of detections, by the rule of their data set.
 
     Args:
         items: what an adapter yields; anything but a `RawExample` is passed on.
         raw_dir: the raw folder.
         rule: of the adapter.
-        find: of `open_detections`.
+        find: of `open_detections` or `run_detector`; called once per image.
         counts: gets the numbers of images, images with detections, people, and people matched and dropped.
     """
     group: list[RawExample] = []
@@ -138,30 +155,33 @@ def assign_detections(items: Iterable[Any], raw_dir: pathlib.Path, rule: Detecti
                 yield item
                 continue
             key = image_key(item, raw_dir)
-            if group and (key is None or key != group_key):
-                yield from _match_image(group, group_key, rule, find, counts)
+            is_same_image = key == group_key and (key is not None or (group and item.image is group[-1].image))
+            if group and not is_same_image:
+                yield from _match_image(group, rule, find, counts)
                 group = []
             group.append(item)
             group_key = key
     except Exception:  # the adapter has given up, but these people it had read
-        yield from _match_image(group, group_key, rule, find, counts)
+        yield from _match_image(group, rule, find, counts)
         raise
-    yield from _match_image(group, group_key, rule, find, counts)
+    yield from _match_image(group, rule, find, counts)
 
 
-def _match_image(people: list[RawExample], key: str | None, rule: DetectionRule, find, counts) -> Iterator[RawExample]:
+def _match_image(people: list[RawExample], rule: DetectionRule, find: Finder, counts) -> Iterator[RawExample]:
     """The people of one image with their new boxes."""
     if not people:
         return
-    names = [] if key is None else [key]
-    if rule.image_id is not None and rule.image_id in people[0].provenance:
-        names.append(str(people[0].provenance[rule.image_id]))
-    found = find(names)
+    try:
+        found = find(people[0])
+    except ValueError:  # the image is unreadable, and whoever crops it says so
+        yield from people
+        return
     detections = found[found[:, 4] >= rule.min_score, :4]
     # A box of a wrong form matches nothing, and whoever crops it says what is wrong with it.
     boxes = np.array([box if np.shape(box) == (4,) else [np.nan] * 4 for box in (person.bbox for person in people)], np.float64)
     counts.update(images=1, images_with_detections=int(len(found) > 0), people=len(people))
-    for person, box, match in zip(people, boxes, match_detections(boxes, detections, rule.min_iou), strict=True):
+    matches = match_detections(np.concatenate([boxes, people[0].bystanders]), detections, rule.min_iou)
+    for person, box, match in zip(people, boxes, matches[:len(people)], strict=True):
         if match >= 0 and detections[match, 2:].prod() <= rule.max_area_ratio * box[2:].prod():
             counts["people_matched"] += 1
             bbox = detections[match] if rule.take == "detection" else hull(detections[match], box)

@@ -5,8 +5,22 @@ Two samplers of the published training mix are settings of one rule: the one tha
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+
+
+def select_frames(poses: Sequence[np.ndarray], thresholds: Sequence[float]) -> list[int]:
+    """Which frames of a track in 2D to keep: those with a joint newly labelled or moved since the last frame kept.
+
+    Args:
+        poses: [num_joints, 2] px each; nan where there is no label.
+        thresholds: px, one per frame; the distance that counts as movement.
+
+    Returns: indices of the frames. The first one with any label is kept.
+    """
+    sampler = FrameSampler(0, newly_valid=True)
+    return [i for i, (pose, threshold) in enumerate(zip(poses, thresholds, strict=True)) if sampler.keep(pose, threshold)]
 
 
 class FrameSampler:
@@ -37,27 +51,29 @@ class FrameSampler:
         self._num_kept = 0
         self._memory = np.empty((0, 0, 3))  # [places, num_joints, 3], a ring once it has `buffer` places
 
-    def keep(self, joints: np.ndarray) -> bool:
+    def keep(self, joints: np.ndarray, threshold: float | None = None) -> bool:
         """Whether the next frame is kept; if so, it is remembered.
 
         Args:
-            joints: [num_joints, 3] mm; nan where there is no label.
+            joints: [num_joints, 3] mm, or of fewer coordinates; nan where there is no label.
+            threshold: movement that counts in this frame, in the unit of `joints`; None: `threshold_mm`.
         """
+        threshold = self.threshold_mm if threshold is None else threshold
         is_valid = np.isfinite(joints).all(axis=-1)
         joints = np.where(is_valid[:, None], joints, np.nan).astype(np.float64)
-        if not is_valid.any() or (self._num_kept and not self._is_new(joints, is_valid)):
+        if not is_valid.any() or (self._num_kept and not self._is_new(joints, is_valid, threshold)):
             return False
         self._remember(joints, is_valid)
         return True
 
-    def _is_new(self, joints: np.ndarray, is_valid: np.ndarray) -> bool:
+    def _is_new(self, joints: np.ndarray, is_valid: np.ndarray, threshold: float) -> bool:
         remembered = self._memory[:self._num_kept]
         if joints.shape != remembered.shape[1:]:
             raise ValueError(f"joints have shape {list(joints.shape)}, earlier ones {list(remembered.shape[1:])}")
         distance = np.linalg.norm(remembered - joints, axis=-1)
         if self.newly_valid and np.isnan(distance[self._last_place(), is_valid]).any():
             return True
-        moved = distance >= self.threshold_mm
+        moved = distance >= threshold
         if not self.nan_unchanged:
             moved |= np.isnan(distance) & (is_valid if self.newly_valid else True)
         return bool(moved.any(axis=1).all())

@@ -26,8 +26,7 @@ from datasets.adapters.mpi_inf_3dhp import (
     read_labels,
 )
 from datasets.frame_sampling import FrameSampler
-from datasets.person_boxes import clip_to_image, intersect, iou, scale_box
-from datasets.plausibility import is_inside
+from datasets.person_boxes import intersect, iou, is_in_image, mask_box, scale_box
 from datasets.raw_example import RawExample
 from datasets.raw_files import joints_box
 from datasets.readers.video import num_frames, read_frames
@@ -111,10 +110,10 @@ def composite(actors: Sequence[Actor], gamma: float, number: int) -> Iterator[Ra
 
 def _visible_box(actor: Actor, visible: np.ndarray) -> np.ndarray | None:
     """[4] of the visible pixels [height, width] bool, no higher and lower than the joints; None if it is too small a part."""
-    height, width = visible.shape
-    own = clip_to_image(joints_box(project(actor.joints3d_camera, actor.camera.intrinsics), BOX_SCALE), (width, height))
-    x, y, width, height = cv2.boundingRect(np.uint8(visible))
-    box = intersect([x - 0.5, y - 0.5, width, height], [x - 0.5, own[1], width, own[3]])
+    own = joints_box(project(actor.joints3d_camera, actor.camera.intrinsics), BOX_SCALE, visible.shape[::-1])
+    if (seen := mask_box(visible)) is None:
+        return None
+    box = intersect(seen, [seen[0], own[1], seen[2], own[3]])
     return box if box is not None and iou(box, own) >= MIN_VISIBLE_IOU else None
 
 
@@ -138,8 +137,7 @@ def _read_actors(raw_dir, subject, sequence, camera, part, rng) -> Iterator[Acto
                 *map(num_frames, videos))
     frames = _choose_frames(joints3d_camera[:count], part, rng)
     joints2d = project(joints3d_camera, calibration.intrinsics)
-    image_box = np.array([-0.5, -0.5, *image_size])
-    frames = [i for i in frames if np.count_nonzero(is_inside(joints2d[i], image_box)) >= MIN_VISIBLE_JOINTS]
+    frames = [i for i in frames if np.count_nonzero(is_in_image(joints2d[i], image_size)) >= MIN_VISIBLE_JOINTS]
     pictures = [read_frames(path, frames) for path in videos] + [[(i, None) for i in frames]] * (3 - len(videos))
     for (i, image), (_, foreground), (_, chair) in zip(*pictures, strict=True):
         bbox = joints_box(joints2d[i])

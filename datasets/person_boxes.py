@@ -1,4 +1,4 @@
-"""Boxes of people: [..., 4] x, y, width, height, px of the image; pixel (0, 0) covers -0.5 .. 0.5."""
+"""Boxes of people, [..., 4] x, y, width, height, px of the image, and what lies in them; pixel (0, 0) covers -0.5 .. 0.5."""
 
 import cv2
 import numpy as np
@@ -59,6 +59,18 @@ def intersect(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
 def clip_to_image(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray | None:
     """[4]: the part of a box [4] in an image of (width, height) px; None if it lies outside."""
     return intersect(box, [-0.5, -0.5, *image_size])
+
+
+def is_in_image(points: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """[...] bool: which of points [..., 2] px lie in an image of (width, height) px; nan do not."""
+    with np.errstate(invalid="ignore"):
+        return ((points >= -0.5) & (points < np.array(image_size) - 0.5)).all(axis=-1)
+
+
+def mask_box(mask: np.ndarray) -> np.ndarray | None:
+    """[4] around the pixels of a mask [height, width] that are set; None if none is."""
+    x, y, width, height = cv2.boundingRect(np.uint8(mask != 0))
+    return np.array([x - 0.5, y - 0.5, width, height]) if width else None
 
 
 def foreground_parts(foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

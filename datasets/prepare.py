@@ -31,11 +31,12 @@ from datasets import cluster, worker_pool
 from datasets.bone_lengths import merge_bone_lengths
 from datasets.catalogue import load_catalogue
 from datasets.cropping import PERSON_SIDE
-from datasets.detector_results import index_detections
+from datasets.detector_results import index_detections, run_detector
 from datasets.folder_lock import STATE_FOLDER, PrepareError, check_mark, explain_full_disk, hold_folder, read_mark
 from datasets.raw_example import Adapter
 from datasets.shard_job import ShardJob, digest_of, make_shard, shorten
 from posepile.data import records
+from posepile.data.atomic_files import atomic_file, write_json
 from posepile.data.records import SPLITS
 from posepile.data.worker_processes import available_cores
 from posepile.geometry.skeleton import skeleton_from_dict
@@ -49,7 +50,8 @@ logger = logging.getLogger(__name__)
 def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pathlib.Path | str, *,
             name: str | None = None, splits: Sequence[str] | None = None, limit: int | None = None,
             skip_bad: bool = False, strict: bool = False, detections: pathlib.Path | str | None = None,
-            masks: pathlib.Path | str | None = None, body_models: pathlib.Path | str | None = None,
+            detector: pathlib.Path | str | None = None, masks: pathlib.Path | str | None = None,
+            body_models: pathlib.Path | str | None = None,
             workers: int | None = None, scheduler: str | None = None, person_side: int = PERSON_SIDE,
             licence: str | None = None, overwrite: bool = False, progress: bool = True) -> dict:
     """Prepares a data set into DATA_ROOT/NAME. Called again, it continues, or returns at once if all is done.
@@ -60,7 +62,8 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         raw_dir: the folder of the raw files; None where the data are generated.
         data_root: the folder of all prepared data sets.
         name: what to call the prepared data set; None: as its adapter.
-        splits: which of train, validation and test; None: all that the data set has.
+        splits: which of train, validation and test; None: all that the data set has. "train+validation" puts what belongs to
+            the second into the first.
         limit: the most examples of a split, the first ones in the data set's order; they go into a single shard. None:
             all.
         skip_bad: be content with what can be read. What cannot is left out and listed in the manifest under `skipped`, a
@@ -68,6 +71,7 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
             was left out anew.
         strict: stop at the first thing that cannot be read instead.
         detections: a COCO result file whose boxes replace the data set's, by its `Adapter.detection_rule`.
+        detector: an ONNX file of a person detector, see `onnx_detector`, whose boxes do the same.
         masks: a folder of masks, see `detector_results.add_mask`.
         body_models: the folder of the user's licensed body model files, for adapters that use them.
         workers: processes; 1 works in this process. None: one per available core.
@@ -80,37 +84,42 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
 
     Returns: the manifest.
     Raises:
-        ValueError: a wrong argument, a split of which nothing can be read, detections or masks of other images; if `strict`,
-            a bad example (naming unit, file and field).
+        ValueError: a wrong argument, a split of which nothing can be read, detections or masks of other images, a detector
+            that cannot be used; if `strict`, a bad example (naming unit, file and field).
         FileNotFoundError: raw files are missing.
         PrepareError: other settings than before, a full or read-only disk, another preparation at work, a worker that
             was killed, a cluster that cannot be used.
         KeyboardInterrupt: stopped by Ctrl-C; its message says how to go on. Finished shards stay.
     """
     _check_arguments(splits, limit, workers, scheduler, person_side)
-    _check_options(adapter, skip_bad, strict, detections, masks, body_models)
+    _check_options(adapter, skip_bad, strict, detections, detector, masks, body_models)
     # Absolute, as workers on other machines have working directories of their own.
     raw_dir = None if raw_dir is None else pathlib.Path(raw_dir).absolute()
+    detector = None if detector is None else pathlib.Path(detector).absolute()
     if licence is None:
         info = load_catalogue().get(adapter.name)
         licence = "" if info is None else info.licence
     adapter = dataclasses.replace(_with_body_models(adapter, body_models), name=name or adapter.name)
     folder = pathlib.Path(data_root).absolute() / adapter.name
     settings = {"name": adapter.name, "raw_dir": None if raw_dir is None else str(raw_dir.resolve()),
-                "splits": None if splits is None else sorted(set(splits), key=SPLITS.index), "limit": limit,
+                "splits": None if splits is None else sorted(splits, key=lambda split: SPLITS.index(split.split("+")[0])),
+                "limit": limit,
                 "person_side": person_side, "detections": None if detections is None else _file_digest(detections),
+                "detector": None if detector is None else _file_digest(detector),
                 "masks": None if masks is None else str(pathlib.Path(masks).resolve())}
     manifest = None if overwrite else _complete_manifest(folder, settings, skip_bad)
     if manifest is not None:
         logger.info("data set %s is already complete in %s; its raw files are not looked at again "
                     "(--overwrite prepares it anew)", adapter.name, folder)
         return manifest
+    if detector is not None:
+        run_detector(detector, adapter.detection_rule)  # says what is wrong with it before the work begins
     with (cluster.connect(scheduler) if scheduler else contextlib.nullcontext() as client,
           explain_full_disk(folder), hold_folder(folder) as mark):
         if client is not None:
             cluster.check_workers(client, _find_worker_problem, adapter, raw_dir, _digest_of_names(raw_dir), folder,
-                                  mark, _versions())
-        settings, jobs = _plan(adapter, raw_dir, folder, settings, skip_bad, strict, mark)
+                                  mark, _versions(), detector, settings["detector"])
+        settings, jobs = _plan(adapter, raw_dir, folder, settings, detector, skip_bad, strict, mark)
         _begin(folder, settings, overwrite)
         if detections is not None:
             index_detections(pathlib.Path(detections), jobs[0].detections, adapter.detection_rule)
@@ -118,15 +127,16 @@ def prepare(adapter: Adapter, raw_dir: pathlib.Path | str | None, data_root: pat
         check_mark(folder, mark)
         _clear_unfinished(folder)
         manifest = _assemble(folder, settings, licence, jobs, shards)
-        records.write_json(folder / records.MANIFEST_NAME, manifest)
+        write_json(folder / records.MANIFEST_NAME, manifest)
         return manifest
 
 
 def _check_arguments(splits, limit, workers, scheduler, person_side) -> None:
-    if unknown := set(splits or ()) - set(SPLITS):
+    names = [name for split in splits or () for name in split.split("+")]
+    if unknown := set(names) - set(SPLITS):
         raise ValueError(f"unknown splits {', '.join(sorted(unknown))}; valid ones: {', '.join(SPLITS)}")
-    if splits is not None and not splits:
-        raise ValueError(f"splits is empty; name one or more of {', '.join(SPLITS)}")
+    if splits is not None and (not splits or len(set(names)) < len(names)):
+        raise ValueError(f"splits is {', '.join(splits) or 'empty'}; name one or more of {', '.join(SPLITS)}, each once")
     for name, value in (("limit", limit), ("workers", workers), ("person_side", person_side)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
@@ -134,13 +144,16 @@ def _check_arguments(splits, limit, workers, scheduler, person_side) -> None:
         raise ValueError("workers and scheduler are both given; on a cluster, its own workers do the work")
 
 
-def _check_options(adapter, skip_bad, strict, detections, masks, body_models) -> None:
+def _check_options(adapter, skip_bad, strict, detections, detector, masks, body_models) -> None:
     if skip_bad and strict:
         raise ValueError("skip_bad and strict are both given; bad examples are either left out or stop the work")
-    if detections is not None and adapter.detection_rule is None:
-        raise ValueError(f"detections are given, but data set {adapter.name} has boxes of its own, which stay; leave them out")
-    if detections is not None and not pathlib.Path(detections).is_file():
-        raise FileNotFoundError(f"detections: there is no file {detections}")
+    if detections is not None and detector is not None:
+        raise ValueError("detections and a detector are both given; boxes come from one of them")
+    for name, path in (("detections", detections), ("detector", detector)):
+        if path is not None and adapter.detection_rule is None:
+            raise ValueError(f"{name} given, but data set {adapter.name} has boxes of its own, which stay; leave it out")
+        if path is not None and not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"{name}: there is no file {path}")
     if masks is not None and not pathlib.Path(masks).is_dir():
         raise FileNotFoundError(f"masks: there is no folder {masks}")
     if body_models is not None and not adapter.uses_body_models:
@@ -160,12 +173,13 @@ def _with_body_models(adapter: Adapter, body_models: pathlib.Path | str | None) 
 # ------------------------------------------------------------------------------------------------ planning and working
 
 
-def _plan(adapter, raw_dir, folder, settings, skip_bad, strict, mark) -> tuple[dict, list[ShardJob]]:
+def _plan(adapter, raw_dir, folder, settings, detector, skip_bad, strict, mark) -> tuple[dict, list[ShardJob]]:
     """Reads what there is to do: the settings, completed by what the raw folder says, and one job per shard."""
-    kind, skeleton = adapter.label_kind(raw_dir), skeleton_from_dict(adapter.skeleton(raw_dir))
+    kind, skeleton = adapter.label_kind(raw_dir), skeleton_from_dict(adapter.label_skeleton(raw_dir))
     if kind not in ("3d", "2d"):
         raise ValueError(f"adapter {adapter.name}: kind is {kind!r}; expected 3d or 2d")
-    units = {split: list(adapter.list_units(raw_dir, split)) for split in settings["splits"] or SPLITS}
+    units = {split.split("+")[0]: [unit for part in split.split("+") for unit in adapter.list_units(raw_dir, part)]
+             for split in settings["splits"] or SPLITS}
     if settings["splits"] is None:
         units = {split: of_split for split, of_split in units.items() if of_split}
     if empty := [split for split, of_split in units.items() if not of_split] or ([] if units else list(SPLITS)):
@@ -176,7 +190,7 @@ def _plan(adapter, raw_dir, folder, settings, skip_bad, strict, mark) -> tuple[d
     masks = settings["masks"] and pathlib.Path(settings["masks"])
     detections = settings["detections"] and folder / STATE_FOLDER / DETECTIONS_NAME
     jobs = [ShardJob(adapter, raw_dir, folder, split, shard, len(groups), group, kind, skeleton, settings["limit"],
-                 skip_bad, strict, settings["person_side"], masks, detections, mark)
+                 skip_bad, strict, settings["person_side"], masks, detections, detector, mark)
             for split, of_split in units.items()
             for groups in [_group_units(of_split, settings["limit"])]
             for shard, group in enumerate(groups)]
@@ -250,7 +264,7 @@ def _complete_manifest(folder: pathlib.Path, settings: dict, skip_bad: bool) -> 
         if settings_path.is_file():
             before = _read_json(settings_path)
         else:  # a copied data set may lack the hidden folder
-            before = {**settings, **manifest["settings"]}
+            before = {**settings, "detector": None, **manifest["settings"]}  # unknown to former versions
         files = [folder / shard["file"] for split in manifest["splits"].values() for shard in split["shards"]]
         files += [records.index_path(folder, split) for split in manifest["splits"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -274,7 +288,7 @@ def _begin(folder: pathlib.Path, settings: dict, overwrite: bool) -> None:
     elif any(folder.glob("*.tfrecord")):
         raise PrepareError(f"{folder} holds shards of unknown settings; make the data set anew with --overwrite")
     _clear_unfinished(folder)
-    records.write_json(path, settings)
+    write_json(path, settings)
 
 
 def _read_json(path: pathlib.Path) -> dict:
@@ -333,7 +347,7 @@ def _assemble(folder: pathlib.Path, settings: dict, licence: str, jobs: list[Sha
             why = f"; the first one: {skipped[0]['where']}: {skipped[0]['reason']}" if skipped else ""
             raise ValueError(f"data set {settings['name']}: the {split} split came out empty, {len(skipped)} examples "
                              f"were skipped{why}")
-        with records.atomic_file(records.index_path(folder, split)) as file:  # row by row: it may have 10^7 of them
+        with atomic_file(records.index_path(folder, split)) as file:  # row by row: it may have 10^7 of them
             header = {"descr": "<i8", "fortran_order": False, "shape": (num_examples, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             for job, shard in of_split:
@@ -351,7 +365,7 @@ def _assemble(folder: pathlib.Path, settings: dict, licence: str, jobs: list[Sha
         bone_lengths = merge_bone_lengths(jobs[0].skeleton, counted).statistics()
     return {"name": settings["name"], "kind": settings["kind"], "skeleton": settings["skeleton"], "splits": splits,
             "bone_lengths_mm": bone_lengths, "licence": licence, "version": settings["version"],
-            "settings": {key: settings[key] for key in ("name", "splits", "limit", "person_side", "detections")},
+            "settings": {key: settings[key] for key in ("name", "splits", "limit", "person_side", "detections", "detector")},
             "detector_results": dict(counts), "skipped": [entry for shard in shards for entry in shard["skipped"]]}
 
 
@@ -360,13 +374,16 @@ def _check_use(settings: dict, counts: collections.Counter) -> None:
     if settings["detections"] and not counts["images_with_detections"]:
         raise ValueError(f"detections: none of the {counts['images']} images is in the file; it must name each image by its "
                          "path in the raw folder, a frame of a video by PATH#FRAME")
+    if settings["detector"] and not counts["images_with_detections"]:
+        raise ValueError(f"detector: it has found nobody in any of {counts['images']} images; its class 0 must be a person")
     if settings["masks"] and counts["people_without_mask"] and not counts["masks_added"]:
         raise ValueError(f"masks: none of {counts['people_without_mask']} people has one in {settings['masks']}; the mask of "
                          "an image must be PATH.png, PATH its path in the raw folder, of a frame of a video PATH#FRAME.png")
 
 
 def _find_worker_problem(_adapter, raw_dir: pathlib.Path | None, raw_names: str | None, folder: pathlib.Path, mark: str,
-                         versions: dict[str, str]) -> str | None:
+                         versions: dict[str, str], detector: pathlib.Path | None = None,
+                         detector_digest: str | None = None) -> str | None:
     """Runs on a cluster's worker: what keeps it from making the same shards as this machine. Receiving the adapter
     shows that its functions can be imported."""
     if differing := [f"{name} {own} instead of {versions[name]}" for name, own in _versions().items()
@@ -380,6 +397,8 @@ def _find_worker_problem(_adapter, raw_dir: pathlib.Path | None, raw_names: str 
     if _digest_of_names(raw_dir) != raw_names:
         return (f"does not see the same files in {raw_dir}; --raw-dir must be on a file system that all machines share, "
                 "under the same path")
+    if detector is not None and not (detector.is_file() and _file_digest(detector) == detector_digest):
+        return f"does not see the same file {detector}; --detector must be on a file system that all machines share"
     return None
 
 

@@ -1,6 +1,7 @@
 """What an adapter yields: one labelled person in one image as distributed by the authors, in our units and axes."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ class RawExample:
         provenance: where it comes from: `subject`, `sequence`, `frame`, `camera`, `source` (file) as far as known. Of an
             image that is not a file itself, `source` is the path of its video or archive relative to the raw folder and
             `frame` its number there, of a video's frames from 0: results of a detector are found by them.
+        bystanders: [n, 4] boxes of labelled people in the same image who are no examples. They take part in the matching with
+            detections, so that nobody gets theirs; those of the image's first example count.
     """
 
     image: pathlib.Path | np.ndarray
@@ -35,6 +38,7 @@ class RawExample:
     joints2d: np.ndarray | None = None
     mask: np.ndarray | None = None
     provenance: dict = dataclasses.field(default_factory=dict)
+    bystanders: np.ndarray = dataclasses.field(default_factory=functools.partial(np.empty, (0, 4)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Adapter:
     Attributes:
         name: of the data set.
         kind: "3d" or "2d": what its labels are; a function of the raw folder if it depends on it; see `label_kind`.
-        skeleton: called with the raw folder; name of a format or an inline definition, see `skeleton_from_dict`.
+        skeleton: name of a format or an inline definition, see `skeleton_from_dict`; a function of the raw folder if it
+            depends on it; see `label_skeleton`.
         list_units: called with (raw_dir, split); the work units of a split in a fixed order (sequences, say, or
             annotation files). A unit is a picklable, JSON-like value. Raises FileNotFoundError naming the missing file
             and where to get it. A split that the data set does not have gives an empty list.
@@ -83,7 +88,7 @@ class Adapter:
 
     name: str
     kind: str | Callable[[pathlib.Path | None], str]
-    skeleton: Callable[[pathlib.Path | None], str | dict]
+    skeleton: str | dict | Callable[[pathlib.Path | None], str | dict]
     list_units: Callable[..., list[Any]]
     load_unit: Callable[..., Iterator[RawExample | Example | ValueError]]
     detection_rule: DetectionRule | None = None
@@ -92,3 +97,7 @@ class Adapter:
     def label_kind(self, raw_dir: pathlib.Path | None) -> str:
         """"3d" or "2d" for this raw folder."""
         return self.kind(raw_dir) if callable(self.kind) else self.kind
+
+    def label_skeleton(self, raw_dir: pathlib.Path | None) -> str | dict:
+        """Name or definition of the joint format for this raw folder."""
+        return self.skeleton(raw_dir) if callable(self.skeleton) else self.skeleton

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import scipy.io
 
+from datasets.person_boxes import clip_to_image
+from datasets.readers.mat_elements import check_elements
 from posepile.geometry.skeleton import Skeleton
 
 # The 12 joints that the published 2D training mix counts: it keeps a person with more than 6 of them labelled.
@@ -22,7 +24,7 @@ MIN_LIMB_JOINTS = 7
 
 # What scipy raises for truncated and corrupt files.
 _MAT_ERRORS = (scipy.io.matlab.MatReadError, zlib.error, OSError, ValueError, TypeError, IndexError, KeyError,
-               NotImplementedError, UnboundLocalError, ZeroDivisionError)
+               NotImplementedError, OverflowError, UnboundLocalError, ZeroDivisionError)
 
 
 def read_json(path: pathlib.Path, hint: str = "", object_hook: Callable[[dict], Any] | None = None) -> Any:
@@ -34,7 +36,7 @@ def read_json(path: pathlib.Path, hint: str = "", object_hook: Callable[[dict], 
         raise FileNotFoundError(f"{path} is missing. {hint}".rstrip())
     try:
         return json.loads(path.read_bytes(), object_hook=object_hook)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}. Was it cut short while it was made?") from error
 
 
@@ -48,6 +50,7 @@ def read_mat(path: pathlib.Path, variable: str, hint: str = "") -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {hint}".rstrip())
     try:
+        check_elements(path)
         content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=[variable])
     except _MAT_ERRORS as error:
         raise ValueError(f"{path} cannot be read as a MATLAB 5 file: {error}. Was it cut short?") from error
@@ -78,26 +81,44 @@ def path_inside(folder: pathlib.Path, relative: Any, where: str) -> pathlib.Path
     return folder / path
 
 
+def first_existing(*paths: pathlib.Path) -> pathlib.Path:
+    """The first of these paths where there is a file or a folder; if there is none, the first, for the message."""
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def find_nested(folder: pathlib.Path, pattern: str, max_depth: int = 1) -> list[pathlib.Path]:
+    """Files and folders of a pattern in a folder, and then those in the folders in it, up to so many in each other.
+
+    Links to folders are followed, which `rglob` does not.
+    """
+    return [path for depth in range(max_depth + 1) for path in sorted(folder.glob("*/" * depth + pattern))]
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The question whether a known word close to a mistyped one is meant; empty where none is close."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def joints_box(joints2d: np.ndarray, scale: float = 1.0) -> np.ndarray | None:
+def joints_box(joints2d: np.ndarray, scale: float = 1.0, image_size: tuple[int, int] | None = None) -> np.ndarray | None:
     """The box around the labelled joints, enlarged about its centre.
 
     Args:
         joints2d: [num_joints, 2] px; nan where there is no label.
+        image_size: width, height, px, of the image at whose border the box is cut off; None: it is not.
 
-    Returns: [4] x, y, width, height, px; None where fewer than two joints are labelled or they span no area.
+    Returns: [4] x, y, width, height, px; None where fewer than two joints are labelled, they span no area, or the box lies
+        outside the image.
     """
     labelled = joints2d[np.isfinite(joints2d).all(axis=1)]
     if len(labelled) < 2:
         return None
     low, high = labelled.min(axis=0), labelled.max(axis=0)
     size = scale * (high - low)
-    return np.concatenate([(low + high - size) / 2, size]) if (size > 0).all() else None
+    if not (size > 0).all():
+        return None
+    box = np.concatenate([(low + high - size) / 2, size])
+    return box if image_size is None else clip_to_image(box, image_size)
 
 
 def has_enough_limb_joints(joints2d: np.ndarray, skeleton: Skeleton) -> bool:

@@ -18,10 +18,11 @@ import numpy as np
 
 from datasets.bone_lengths import BoneLengthSums
 from datasets.cropping import crop_example
-from datasets.detector_results import add_mask, assign_detections, open_detections
+from datasets.detector_results import add_mask, assign_detections, open_detections, run_detector
 from datasets.folder_lock import STATE_FOLDER, check_mark
 from datasets.raw_example import Adapter, RawExample
 from posepile.data import records
+from posepile.data.atomic_files import write_json
 from posepile.data.records import Example
 from posepile.geometry.skeleton import Skeleton
 
@@ -49,6 +50,7 @@ class ShardJob:
     person_side: int
     masks: pathlib.Path | None
     detections: pathlib.Path | None
+    detector: pathlib.Path | None
     mark: str
 
     @property
@@ -89,7 +91,7 @@ def make_shard(job: ShardJob, report: Callable[[int, int], None]) -> dict:
         sidecar = {"num_examples": num_examples, "num_units": len(job.units), "sha256": digest, "skipped": skipped,
                    "detector_results": dict(counts), "bones": bones.to_rows(), "record_bytes": entries[:, 1]}
         check_mark(job.folder, job.mark)
-        records.write_json(job.sidecar, {**sidecar, "record_bytes": entries[:, 1].tolist()})
+        write_json(job.sidecar, {**sidecar, "record_bytes": entries[:, 1].tolist()})
     except FileNotFoundError:
         check_mark(job.folder, job.mark)  # the preparation that took over has cleared away what looked unfinished
         raise
@@ -99,7 +101,7 @@ def make_shard(job: ShardJob, report: Callable[[int, int], None]) -> dict:
 def _job_examples(job: ShardJob, skipped: list[dict], counts: collections.Counter, report) -> Iterator[Example]:
     """The job's examples in order; bad ones are appended to `skipped` or, if `strict`, raise a ValueError that says where."""
     num_examples = 0
-    with open_detections(job.detections) if job.detections else contextlib.nullcontext() as find:
+    with _open_finder(job) as find:
         for unit in job.units:
             items = _unit_items(job, unit, find, counts)
             for index in itertools.count():
@@ -130,6 +132,13 @@ def _job_examples(job: ShardJob, skipped: list[dict], counts: collections.Counte
                 if num_examples == job.limit:
                     return
             report(1, 0)
+
+
+def _open_finder(job: ShardJob) -> contextlib.AbstractContextManager:
+    """Finds the detections of an image; None where there are none."""
+    if job.detections is not None:
+        return open_detections(job.detections, job.raw_dir, job.adapter.detection_rule)
+    return contextlib.nullcontext(None if job.detector is None else run_detector(job.detector, job.adapter.detection_rule))
 
 
 def _unit_items(job: ShardJob, unit, find, counts) -> Iterator[RawExample | Example | ValueError]:

@@ -134,9 +134,4 @@ def _is_usable(person: KeypointAnnotation, min_person_side: float) -> bool:
             and person.bbox is not None and (person.bbox[2:] > 0).all())
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
-
-
-ADAPTER = Adapter(name="coco", kind="2d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit)
+ADAPTER = Adapter(name="coco", kind="2d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit)

@@ -15,13 +15,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from datasets.calibration import camera_from
 from datasets.frame_sampling import FrameSampler
+from datasets.person_boxes import mask_box
 from datasets.raw_example import Adapter, RawExample
+from datasets.raw_files import first_existing
 from datasets.readers.cdf import read_cdf
 from datasets.readers.hdf5 import open_hdf5, read_array, read_cell
 from datasets.readers.text import read_text
@@ -81,7 +82,7 @@ def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any]) -> Iterator[RawExampl
             raise ValueError(f"{video}: {', '.join(f'{n} frames of {name}' for name, n in counts.items())}; expected the same, "
                              f"up to {MAX_SURPLUS_FRAMES}. Is one of the files cut short, or of another sequence?")
         frames = _select_frames(poses[:count], subject)
-        boxes = [_box_around(*read_cell(file, references[i:i + 1])) for i in frames]
+        boxes = [mask_box(*read_cell(file, references[i:i + 1])) for i in frames]
     shift = SHIFT_MM if (subject, sequence) in SHIFTED_SEQUENCES else np.zeros(3)
     activity = sequence.split(" ")[0]
     for (i, image), box in zip(read_frames(video, frames), boxes, strict=True):
@@ -104,8 +105,7 @@ def read_camera(raw_dir: pathlib.Path, subject: int, camera_id: str) -> Camera:
 
     Raises: FileNotFoundError; ValueError naming the file if it has no such numbers.
     """
-    path = raw_dir / "Release-v1.2" / "metadata.xml"
-    path = path if path.is_file() else raw_dir / "metadata.xml"
+    path = first_existing(raw_dir / "metadata.xml", raw_dir / "Release-v1.2" / "metadata.xml")
     found = re.search(r"<w0>\s*\[([^\]<]*)\]\s*</w0>", read_text(path, HINT))
     try:
         numbers = np.array(found[1].replace(",", " ").split() if found else [], np.float64)
@@ -139,12 +139,6 @@ def _select_frames(poses: np.ndarray, subject: int) -> list[int]:
     return [i for i in range(0, len(poses), TRAIN_STEP) if sampler.keep(poses[i, SAMPLED_JOINTS])]
 
 
-def _box_around(mask: np.ndarray) -> np.ndarray | None:
-    """[4] around the pixels of a mask [height, width] that are not 0; None if there are none."""
-    x, y, width, height = cv2.boundingRect(np.uint8(mask != 0))
-    return np.array([x - 0.5, y - 0.5, width, height]) if width else None
-
-
 def _shift_box(box: np.ndarray, pelvis_world: np.ndarray, camera: Camera, shift: np.ndarray) -> np.ndarray:
     """[4]: where a box goes that is moved by `shift` [3], mm, in the world, at the depth of the pelvis."""
     rotation = camera.world_to_camera[:3, :3]
@@ -155,9 +149,4 @@ def _shift_box(box: np.ndarray, pelvis_world: np.ndarray, camera: Camera, shift:
     return np.concatenate([low, high - low])
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
-
-
-ADAPTER = Adapter(name="h36m", kind="3d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit)
+ADAPTER = Adapter(name="h36m", kind="3d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit)

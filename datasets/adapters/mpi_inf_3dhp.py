@@ -22,9 +22,9 @@ import numpy as np
 
 from datasets.calibration import camera_from, fit_intrinsics
 from datasets.frame_sampling import FrameSampler
-from datasets.person_boxes import foreground_parts, part_of_person
+from datasets.person_boxes import foreground_parts, is_in_image, part_of_person
 from datasets.raw_example import Adapter, DetectionRule, RawExample
-from datasets.raw_files import joints_box, read_mat
+from datasets.raw_files import first_existing, joints_box, read_mat
 from datasets.readers.hdf5 import open_hdf5, read_array
 from datasets.readers.text import read_text
 from datasets.readers.video import num_frames, read_frames
@@ -99,9 +99,7 @@ def _load_video(raw_dir, subject, sequence, camera):
     count = min(SHORT_VIDEOS.get((subject, sequence, camera), NUM_FRAMES[subject][sequence - 1]), len(joints3d_camera),
                 *(num_frames(path, HINT) for path in videos.values()))
     joints2d = project(joints3d_camera, calibration.intrinsics)
-    with np.errstate(invalid="ignore"):
-        is_inside = ((joints2d >= -0.5) & (joints2d < np.array(image_size) - 0.5)).all(axis=2)
-    is_visible = np.count_nonzero(is_inside, axis=1) >= MIN_VISIBLE_JOINTS
+    is_visible = np.count_nonzero(is_in_image(joints2d, image_size), axis=1) >= MIN_VISIBLE_JOINTS
     sampler = FrameSampler(MIN_MOVEMENT_MM)
     frames = [i for i in range(count) if is_visible[i] and sampler.keep(joints3d_camera[i])]
     images, foregrounds, chairs = (read_frames(videos[kind], frames) if kind in videos else itertools.repeat((None, None))
@@ -235,15 +233,9 @@ def _check_projection(joints3d_camera: np.ndarray, joints2d: np.ndarray, intrins
 
 def _test_folder(raw_dir: pathlib.Path, name: str) -> pathlib.Path:
     nested = "mpi_inf_3dhp_test_set"
-    folders = [raw_dir / nested / nested / name, raw_dir / nested / name, raw_dir / name]
-    return next((folder for folder in folders if folder.is_dir()), folders[-1])
-
-
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
+    return first_existing(raw_dir / name, raw_dir / nested / name, raw_dir / nested / nested / name)
 
 
 # Nearly as published, which takes the surest detection, and asks for its hull with the box to be less than twice the box.
-ADAPTER = Adapter(name="mpi_inf_3dhp", kind="3d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit,
+ADAPTER = Adapter(name="mpi_inf_3dhp", kind="3d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit,
                   detection_rule=DetectionRule(min_iou=0.5, take="hull"))

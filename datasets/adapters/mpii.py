@@ -9,18 +9,20 @@ validation split and any other the training split, except that one with `trainva
 is no other, and one with `test` never: its labels are withheld.
 
 Coordinates are MATLAB's, counted from 1 in both forms: subtracting 1 makes them px counted from 0. There are no person
-boxes: they are made from the labelled joints, enlarged by BOX_SCALE, as the joints end at the wrists and ankles.
+boxes: they are made from the labelled joints, enlarged by BOX_SCALE, as the joints end at the wrists and ankles. With a
+detector's results, people who are not among them are left out, as in the published training mix.
 """
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from datasets.raw_example import Adapter, RawExample
-from datasets.raw_files import joints_box, mat_list, path_inside, read_json, read_mat
+from datasets.raw_example import Adapter, DetectionRule, RawExample
+from datasets.raw_files import find_nested, joints_box, mat_list, path_inside, read_json, read_mat
 from posepile.geometry.skeleton import load_skeleton
 
 SKELETON = load_skeleton("mpii_16")
@@ -33,12 +35,11 @@ HINT = ("Get mpii_human_pose_v1.tar.gz (images) and mpii_human_pose_v1_u12_2.zip
 
 
 def list_units(raw_dir: pathlib.Path, split: str) -> list[dict[str, Any]]:
-    """Runs of people; see `Adapter.list_units`."""
+    """Runs of people, each with all people of its images; see `Adapter.list_units`."""
     units = []
     for path in _annotation_files(raw_dir, split):
-        count = len(_read_people(path))
-        units += [{"annotations": path.relative_to(raw_dir).as_posix(), "first": first,
-                   "last": min(first + PEOPLE_PER_UNIT, count)} for first in range(0, count, PEOPLE_PER_UNIT)]
+        units += [{"annotations": path.relative_to(raw_dir).as_posix(), "first": first, "last": last}
+                  for first, last in _runs([str(image_name) for image_name, _, _ in _read_people(path)])]
     return units
 
 
@@ -62,7 +63,7 @@ def load_unit(raw_dir: pathlib.Path, unit: dict[str, Any]) -> Iterator[RawExampl
 
 def _annotation_files(raw_dir: pathlib.Path, split: str) -> list[pathlib.Path]:
     """Raises: FileNotFoundError if there is no annotation file at all."""
-    if mat_files := sorted([*raw_dir.glob(MAT_NAME), *raw_dir.glob(f"*/{MAT_NAME}")]):
+    if mat_files := find_nested(raw_dir, MAT_NAME):
         return mat_files[:1] if split == "train" else []
     folders = (raw_dir, raw_dir / "annotations", raw_dir / "annot")
     paths = [path for folder in folders for path in sorted(folder.glob("*.json")) if "test" not in path.stem]
@@ -74,14 +75,29 @@ def _annotation_files(raw_dir: pathlib.Path, split: str) -> list[pathlib.Path]:
     return [path for path in paths if "val" not in path.stem or "trainval" in path.stem] if split == "train" else []
 
 
+def _runs(image_names: list[str]) -> Iterator[tuple[int, int]]:
+    """Cuts a list with the image of each person where another image begins, after PEOPLE_PER_UNIT people or a few more."""
+    first = 0
+    for i in range(1, len(image_names) + 1):
+        if i == len(image_names) or (i - first >= PEOPLE_PER_UNIT and image_names[i] != image_names[i - 1]):
+            yield first, i
+            first = i
+
+
 def _read_people(path: pathlib.Path) -> list[tuple[str, np.ndarray, str]]:
-    """Image name, joints2d [16, 2] float32 px counted from 0, and place in the file, for every annotated person."""
+    """Image name, joints2d [16, 2] float32 px counted from 0, and place in the file, for every annotated person.
+
+    The people of an image follow one another.
+    """
     return _read_people_cached(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1)
 def _read_people_cached(path, _mtime):
-    return list(_read_mat_people(path) if path.suffix == ".mat" else _read_json_people(path))
+    people_of_images: dict[str, list] = {}
+    for person in _read_mat_people(path) if path.suffix == ".mat" else _read_json_people(path):
+        people_of_images.setdefault(str(person[0]), []).append(person)
+    return list(itertools.chain.from_iterable(people_of_images.values()))
 
 
 def _read_json_people(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray, str]]:
@@ -130,9 +146,5 @@ def _read_mat_people(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray, str]
             yield image_name, joints2d, where
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
-
-
-ADAPTER = Adapter(name="mpii", kind="2d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit)
+ADAPTER = Adapter(name="mpii", kind="2d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit,
+                  detection_rule=DetectionRule(min_iou=0.1, min_score=0.5, unmatched="drop"))

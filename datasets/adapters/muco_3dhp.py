@@ -19,8 +19,7 @@ import h5py
 import numpy as np
 
 from datasets import muco_compositing
-from datasets.adapters.mpi_inf_3dhp import BOX_SCALE, read_calibration, read_labels, skeleton_name
-from datasets.person_boxes import clip_to_image
+from datasets.adapters.mpi_inf_3dhp import BOX_SCALE, SKELETON, read_calibration, read_labels
 from datasets.raw_example import Adapter, DetectionRule, RawExample
 from datasets.raw_files import joints_box
 from datasets.readers.hdf5 import open_hdf5, read_cell
@@ -75,7 +74,7 @@ def _load_pictures(raw_dir, first, last):
             labels[i] = calibration, image_size, joints3d_camera[people[i, 4]]
     for person, (calibration, image_size, joints3d) in zip(people.tolist(), labels, strict=True):
         number, subject, sequence, camera, frame = person
-        bbox = clip_to_image(joints_box(project(joints3d, calibration.intrinsics), BOX_SCALE), image_size)
+        bbox = joints_box(project(joints3d, calibration.intrinsics), BOX_SCALE, image_size)
         if bbox is not None:
             yield RawExample(
                 image=_picture(raw_dir, number), bbox=bbox, camera=calibration,
@@ -97,5 +96,5 @@ def _read_source(file: h5py.File, reference: h5py.Reference, where: str) -> list
 
 
 # People that are hidden behind others have no detection, or only one of several people.
-ADAPTER = Adapter(name="muco_3dhp", kind="3d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit,
+ADAPTER = Adapter(name="muco_3dhp", kind="3d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit,
                   detection_rule=DetectionRule(min_iou=0.1, min_score=0.1, unmatched="drop", max_area_ratio=2.0))

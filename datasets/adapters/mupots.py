@@ -92,10 +92,5 @@ def _read_joints(entry: Any, field: str, where: str, num_rows: int) -> np.ndarra
     return np.float64(joints).T
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
-
-
-ADAPTER = Adapter(name="mupots", kind="3d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit,
+ADAPTER = Adapter(name="mupots", kind="3d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit,
                   detection_rule=DetectionRule(min_iou=0.1, min_score=0.1))

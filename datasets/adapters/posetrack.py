@@ -4,15 +4,18 @@
     RAW_DIR/[posetrack_data/]annotations/{train,val}/VIDEO.json
 
 `train` is the training split, `val` the validation split; the labels of `test` are withheld. In training videos a frame
-of a track is left out while the person hardly moves, see `select_frames`. The boxes are those of the annotations.
+of a track is left out while the person hardly moves, see `select_frames`. The boxes are those of the annotations, or of
+detections that overlap with them; a detector's results may number the images as the annotations do.
 """
 
+import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from datasets.raw_example import Adapter, RawExample
+from datasets.frame_sampling import select_frames
+from datasets.raw_example import Adapter, DetectionRule, RawExample
 from datasets.raw_files import KeypointAnnotation, has_enough_limb_joints, path_inside, read_coco_keypoints
 from posepile.geometry.skeleton import load_skeleton
 
@@ -35,14 +38,16 @@ def list_units(raw_dir: pathlib.Path, split: str) -> list[str]:
 
 
 def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample | ValueError]:
-    """The people of one video, track by track; a `ValueError` for one whose image is missing."""
+    """The people of one video, image by image; a `ValueError` for one whose image is missing."""
     path = raw_dir / unit
+    people_of_images = read_coco_keypoints(path, SKELETON, HINT)
     tracks: dict[int | None, list[KeypointAnnotation]] = {}
-    for people in read_coco_keypoints(path, SKELETON, HINT).values():
+    for people in people_of_images.values():
         for person in people:
             if person.bbox is not None and (person.bbox[2:] > 0).all():
                 tracks.setdefault(person.track_id, []).append(person)
     is_training = path.parent.name == FOLDERS["train"]
+    kept: dict[int, list[tuple[KeypointAnnotation, np.ndarray]]] = {image_id: [] for image_id in people_of_images}
     for track_id, people in tracks.items():
         poses = [_joints2d(person) for person in people]
         frames = range(len(people))
@@ -50,39 +55,18 @@ def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample | ValueEr
             frames = select_frames(poses, [_movement_threshold(person) for person in people])
         for i in frames:
             if has_enough_limb_joints(poses[i], SKELETON):
-                try:
-                    image_path = path_inside(raw_dir, people[i].file_name, f"{path}: file_name")
-                    if not image_path.is_file():
-                        raise ValueError(f"{path} lists the image {image_path}, which is missing. {HINT}")
-                except ValueError as error:
-                    yield error
-                    continue
-                yield RawExample(image=image_path, bbox=people[i].bbox, joints2d=poses[i], provenance={
-                    "source": people[i].file_name, "sequence": path.stem, "frame": people[i].image_id,
-                    "subject": track_id, "annotation": people[i].annotation_id})
-
-
-def select_frames(poses: Sequence[np.ndarray], thresholds: Sequence[float]) -> list[int]:
-    """Which frames of a track to keep: those with a joint newly labelled or moved since the last frame kept.
-
-    Args:
-        poses: [num_joints, 2] px each; nan where there is no label.
-        thresholds: px, one per frame; the distance that counts as movement.
-
-    Returns: indices of the frames. The first one with any label is kept.
-    """
-    kept: list[int] = []
-    for i, (pose, threshold) in enumerate(zip(poses, thresholds, strict=True)):
-        is_labelled = np.isfinite(pose).all(axis=1)
-        if not is_labelled.any():
+                kept[people[i].image_id].append((people[i], poses[i]))
+    for person, joints2d in itertools.chain.from_iterable(kept.values()):
+        try:
+            image_path = path_inside(raw_dir, person.file_name, f"{path}: file_name")
+            if not image_path.is_file():
+                raise ValueError(f"{path} lists the image {image_path}, which is missing. {HINT}")
+        except ValueError as error:
+            yield error
             continue
-        if kept:
-            distance = np.linalg.norm(pose - poses[kept[-1]], axis=1)  # nan where unlabelled in either frame
-            is_new = is_labelled & np.isnan(distance)
-            if not is_new.any() and not (distance >= threshold).any():
-                continue
-        kept.append(i)
-    return kept
+        yield RawExample(image=image_path, bbox=person.bbox, joints2d=joints2d, provenance={
+            "source": person.file_name, "sequence": path.stem, "frame": person.image_id, "subject": person.track_id,
+            "annotation": person.annotation_id})
 
 
 def _movement_threshold(person: KeypointAnnotation) -> float:
@@ -94,9 +78,5 @@ def _joints2d(person: KeypointAnnotation) -> np.ndarray:
     return np.where((person.flags == LABELLED)[:, None], person.joints2d, np.float32(np.nan))
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return SKELETON.name
-
-
-ADAPTER = Adapter(name="posetrack", kind="2d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit)
+ADAPTER = Adapter(name="posetrack", kind="2d", skeleton=SKELETON.name, list_units=list_units, load_unit=load_unit,
+                  detection_rule=DetectionRule(min_iou=0.1, image_id="frame"))

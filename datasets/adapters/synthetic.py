@@ -7,10 +7,6 @@ from datasets.raw_example import Adapter
 from datasets.synthetic import generator
 
 
-def _skeleton(name, raw_dir):
-    return generator.DATASETS[name].skeleton
-
-
 def _list_units(name, raw_dir, split):
     return generator.list_units(name, split)
 
@@ -23,7 +19,7 @@ ADAPTERS = {
     name: Adapter(
         name=name,
         kind=dataset.kind,
-        skeleton=functools.partial(_skeleton, name),
+        skeleton=dataset.skeleton,
         list_units=functools.partial(_list_units, name),
         load_unit=functools.partial(_load_unit, name),
     )

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets.calibration import camera_from
+from datasets.calibration import camera_from, image_points
 from datasets.raw_example import Adapter, DetectionRule, RawExample
 from datasets.raw_files import joints_box
 from datasets.readers.pickles import read_pickle
-from posepile.geometry.camera import Camera, project, transform
+from posepile.geometry.camera import Camera
 
 SPLITS = ("train", "validation", "test")
 NUM_JOINTS = 24
@@ -71,8 +71,7 @@ def load_unit(raw_dir: pathlib.Path, unit: str) -> Iterator[RawExample | ValueEr
 
 def _projected_box(joints3d_world: np.ndarray, camera: Camera, where: str) -> np.ndarray:
     """[4] px. Raises: ValueError, beginning with `where`, if fewer than two joints are in front of the camera."""
-    joints3d_camera = transform(joints3d_world, camera.world_to_camera)
-    box = joints_box(project(joints3d_camera, camera.intrinsics), BOX_SCALE)
+    box = joints_box(image_points(joints3d_world, camera), BOX_SCALE)
     if box is None:
         raise ValueError(f"{where}: jointPositions and cam_poses put the person behind the camera")
     return box
@@ -89,10 +88,5 @@ def _read_array(annotation: dict[str, Any], key: str, path: pathlib.Path, shape:
                          f"got {error!r}") from error
 
 
-def skeleton_name(_raw_dir: pathlib.Path) -> str:
-    """The joint format; a function rather than a lambda, since adapters are sent to other processes."""
-    return "smpl_24"
-
-
-ADAPTER = Adapter(name="3dpw", kind="3d", skeleton=skeleton_name, list_units=list_units, load_unit=load_unit,
+ADAPTER = Adapter(name="3dpw", kind="3d", skeleton="smpl_24", list_units=list_units, load_unit=load_unit,
                   detection_rule=DetectionRule(min_iou=0.1, min_score=0.2))

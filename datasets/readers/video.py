@@ -15,6 +15,7 @@ from datasets.readers.files import require_file
 COUNT_TOLERANCE = 3
 # 8K has half as many; a broken header may claim any size, and a few frames of it are kept in memory.
 MAX_PIXELS = 2**26
+MAX_FRAME_RATE = 1000
 
 
 def read_frames(path: pathlib.Path, indices: Iterable[int] | None = None, hint: str = "") -> Iterator[tuple[int, np.ndarray]]:
@@ -57,6 +58,18 @@ def num_frames(path: pathlib.Path, hint: str = "") -> int:
     """
     with _open_video(path, hint) as capture:
         return _stated_count(capture) or sum(1 for _ in iter(capture.grab, False))
+
+
+def frame_rate(path: pathlib.Path, hint: str = "") -> float:
+    """Frames per second, as the container states.
+
+    Raises: FileNotFoundError followed by `hint`; ValueError if it is not a video, or states no rate.
+    """
+    with _open_video(path, hint) as capture:
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        if not 1 <= rate <= MAX_FRAME_RATE:
+            raise ValueError(f"{path} states a frame rate of {rate}, expected 1 to {MAX_FRAME_RATE}. Is it a damaged video?")
+        return rate
 
 
 def _stated_count(capture: cv2.VideoCapture) -> int:

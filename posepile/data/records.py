@@ -8,7 +8,6 @@
 Every file appears under its final name only when it is complete.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,13 +16,13 @@ import os
 import pathlib
 import re
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
 from posepile.data import tfrecord
+from posepile.data.atomic_files import atomic_file
 from posepile.data.open_files import OpenFiles
 from posepile.data.tfrecord import CorruptRecordError
 from posepile.geometry.skeleton import Skeleton, skeleton_from_dict
@@ -260,30 +259,6 @@ def _parse_provenance(features: dict, where: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise CorruptRecordError(f"{where}: field provenance is not a JSON object ({error})") from error
     return provenance
-
-
-@contextlib.contextmanager
-def atomic_file(path: pathlib.Path, mode: str = "wb") -> Iterator:
-    """Opens a temporary file beside `path` that takes its name on success and vanishes on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: pathlib.Path, content) -> None:
-    """Writes JSON atomically."""
-    with atomic_file(path, "w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
 
 
 def shard_path(folder: pathlib.Path, split: str, shard: int, num_shards: int) -> pathlib.Path:

@@ -12,7 +12,8 @@ WEAK_LABEL_FIELD_OF_VIEW_DEGREES = 8.0  # of a crop camera for images without ca
 MIN_DEPTH_MM = 1.0  # nearer points, and those behind the camera, have no projection
 ROTATION_TOLERANCE = 1e-3
 _LENS_RADII = np.linspace(0, 10, 4001)  # x/z, where lens models are sampled
-_NEWTON_STEPS = 10  # 4 do, except close to where a lens model folds back
+_NEWTON_TOLERANCE = 1e-14  # of normalised image points; a further step would not move them
+_NEWTON_STEPS = 10  # at most; 4 do, except close to where a lens model folds back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,10 @@ def undistort(distorted: np.ndarray, distortion: np.ndarray) -> np.ndarray:
             dyy = factor + 2 * y * y * slope + 2 * p2 * x + 6 * p1 * y
             dx, dy = np.moveaxis(distort(points, distortion) - distorted, -1, 0)
             determinant = dxx * dyy - dxy * dxy
-            points = points - np.stack([dyy * dx - dxy * dy, dxx * dy - dxy * dx], axis=-1) / determinant[..., None]
+            step = np.stack([dyy * dx - dxy * dy, dxx * dy - dxy * dx], axis=-1) / determinant[..., None]
+            points = points - step
+            if not (np.abs(step) > _NEWTON_TOLERANCE).any():
+                break
         is_solution = (np.abs(distort(points, distortion) - distorted) < 1e-9).all(axis=-1)
         is_solution &= np.linalg.norm(points, axis=-1) < limit
     return np.where(is_solution[..., None], points, np.nan)
@@ -148,7 +152,7 @@ def undistort_pixels(pixels: np.ndarray, intrinsics: np.ndarray, distortion: np.
 
 def _radial_factor(r2: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The radial distortion's factor on points at squared radius `r2`, and the factor's derivative by `r2`."""
-    k1, k2, _, _, k3, k4, k5, k6 = np.pad(np.ravel(distortion).astype(np.float64), (0, 8 - np.size(distortion)))
+    k1, k2, _, _, k3, k4, k5, k6 = [*np.ravel(distortion).tolist(), *(8 - np.size(distortion)) * [0.0]]
     above, below = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
     above_slope, below_slope = k1 + r2 * (2 * k2 + 3 * r2 * k3), k4 + r2 * (2 * k5 + 3 * r2 * k6)
     return above / below, (above_slope - above / below * below_slope) / below

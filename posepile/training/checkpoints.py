@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from posepile.data.records import atomic_file
+from posepile.data.atomic_files import atomic_file
 
 NUM_KEPT = 2
 _NAME = re.compile(r"(?P<phase>[a-z_]+)-(?P<step>\d{8})\.npz")

@@ -13,9 +13,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from posepile.data.atomic_files import write_json
 from posepile.data.part_workers import WorkerError
 from posepile.data.queue_statistics import QueueStatistics
-from posepile.data.records import write_json
 from posepile.models.objective import read_sums
 from posepile.prediction.predictor import Predictor
 from posepile.training.checkpoints import restore_checkpoint, save_checkpoint

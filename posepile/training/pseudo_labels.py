@@ -22,11 +22,13 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from posepile.data.atomic_files import atomic_file
 from posepile.data.crops import UnusableExampleError, crop_examples
 from posepile.data.prefetch import ordered_map, prepare_threads
-from posepile.data.records import PreparedDataset, atomic_file
+from posepile.data.records import PreparedDataset
 from posepile.data.sampling import evenly_spread
 from posepile.prediction.predictor import Predictor
+from posepile.prediction.test_time_augmentation import PLAIN, Views
 from posepile.training import plausibility
 from posepile.training.plausibility import BONE_LENGTH, PLAUSIBLE, REASONS, UNUSABLE, KnownBones, judge_poses, known_bones
 
@@ -35,42 +37,48 @@ _CROPS_AHEAD = 1024  # crops made before they are needed take memory
 
 
 def predict_poses(predictor: Predictor, dataset: PreparedDataset, split: str, positions: np.ndarray,
-                  description: str = "") -> np.ndarray:
-    """Predictions on unaugmented crops.
+                  description: str = "", views: Views = PLAIN) -> np.ndarray:
+    """Predictions on the plain crops, or means over these views.
 
-    Returns: [len(positions), num_joints, 3] float32, crop camera frame, mm.
+    Returns: [len(positions), num_joints, 3] float32, in the frames of the plain crops' cameras, mm.
     Raises: UnusableExampleError naming file and offset.
     """
-    with (_progress_bar(description or dataset.name, len(positions)) as progress,
-          contextlib.closing(predict_parts(predictor, dataset, split, [positions], progress)) as parts):
+    with (_progress_bar(description or dataset.name, len(positions) * len(views)) as progress,
+          contextlib.closing(predict_parts(predictor, dataset, split, [positions], progress, views=views)) as parts):
         return next(parts)[0]
 
 
 def predict_parts(predictor: Predictor, dataset: PreparedDataset, split: str, parts: Sequence[np.ndarray], progress: tqdm,
-                  skip_bad: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Predictions on unaugmented crops, part by part. Threads make the next crops while the model predicts.
+                  skip_bad: bool = False, views: Views = PLAIN) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Predictions on the plain crops, or means over views, part by part. Threads make the next crops while the model predicts.
 
     Args:
         parts: [n] int64 positions in the split each.
-        progress: is moved on.
+        progress: is moved on, by one for each crop.
         skip_bad: warn of examples whose records cannot be used, instead of raising.
+        views: in which every example is predicted.
 
-    Yields: [n, num_joints, 3] float32, crop camera frame, mm, nan for examples that cannot be used; and which can, [n] bool.
+    Yields: [n, num_joints, 3] float32, in the frames of the plain crops' cameras, mm, nan for examples that cannot be used;
+        and which can, [n] bool.
     Raises: UnusableExampleError naming file and offset.
     """
     batch_size = predictor.batch_size
     num_threads = min(prepare_threads(), max(1, _CROPS_AHEAD // batch_size))
-    crops = ordered_map(lambda positions: _crop(dataset, split, positions, predictor.model.crop_side, skip_bad),
-                        (batch for part in parts for batch in _cut(part, batch_size)), num_threads, num_ahead=num_threads)
+    batches = ((part[person], view) for part in parts for person, view in views.batches(len(part), batch_size))
+    crops = ordered_map(lambda batch: _crop(dataset, split, *batch, views, predictor.model.crop_side, skip_bad), batches,
+                        num_threads, num_ahead=num_threads)
     with contextlib.closing(crops):
         for part in parts:
-            poses = np.full((len(part), predictor.skeleton.num_joints, 3), np.nan, np.float32)
+            poses = np.zeros((len(part), predictor.skeleton.num_joints, 3), np.float32)
             is_used = np.ones(len(part), bool)
-            for poses_of_batch, is_used_of_batch in zip(_cut(poses, batch_size), _cut(is_used, batch_size), strict=True):
-                batch, is_used_of_batch[:] = next(crops)
-                if is_used_of_batch.any():
-                    poses_of_batch[is_used_of_batch] = predictor.predict_crops(batch["image"], batch["intrinsics"])
-                progress.update(len(poses_of_batch))
+            for person, view in views.batches(len(part), batch_size):
+                batch, is_used_in_batch = next(crops)
+                is_used[person[~is_used_in_batch]] = False
+                if is_used_in_batch.any():
+                    views.add_to_means(poses, person[is_used_in_batch], view[is_used_in_batch],
+                                       predictor.predict_crops(batch["image"], batch["intrinsics"]), predictor.skeleton.mirror)
+                progress.update(len(person))
+            poses[~is_used] = np.nan
             yield poses, is_used
 
 
@@ -235,13 +243,15 @@ def _new_file(path: pathlib.Path) -> Iterator:
         raise OSError(error.errno, error.strerror, str(error.filename or path)) from error
 
 
-def _crop(dataset: PreparedDataset, split: str, positions: np.ndarray, crop_side: int,
+def _crop(dataset: PreparedDataset, split: str, positions: np.ndarray, view: np.ndarray, views: Views, crop_side: int,
           skip_bad: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The crops of those examples that can be used, and which ones these are: [len(positions)] bool."""
+    """The crops, each in a view, of those examples that can be used, and which ones these are: [len(positions)] bool."""
     is_used = np.ones(len(positions), bool)
     while is_used.any():
         try:
-            return crop_examples(dataset, split, positions[is_used], crop_side), is_used
+            crops = crop_examples(dataset, split, positions[is_used], crop_side, geometry=views.geometry(view[is_used]))
+            views.adjust_brightness(crops["image"], view[is_used])
+            return crops, is_used
         except UnusableExampleError as error:
             if not skip_bad:
                 raise

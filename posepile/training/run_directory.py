@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from posepile.data.records import write_json
+from posepile.data.atomic_files import write_json
 
 CONFIG_NAME, PROGRESS_NAME, LOCK_NAME = "config.json", "progress.json", ".lock"
 _PACKAGES = ("tensorflow", "jax", "torch", "keras", "numpy", "scipy", "opencv-python-headless", "tfrecord-lite", "absl-py")

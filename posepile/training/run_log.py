@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from posepile.data.records import atomic_file
+from posepile.data.atomic_files import atomic_file
 
 LOG_NAME = "metrics.jsonl"
 _RGB = 3  # TensorBoard's colorspace

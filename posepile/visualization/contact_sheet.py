@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from posepile.data.records import atomic_file
+from posepile.data.atomic_files import atomic_file
 from posepile.visualization.drawing import CENTER_COLOR, FONT, LEFT_COLOR, RIGHT_COLOR
 
 SIDE_LEGEND = (("left", LEFT_COLOR), ("right", RIGHT_COLOR), ("centre", CENTER_COLOR))

@@ -1,6 +1,5 @@
 """The report of a training run: one HTML file with everything in it, tables, curves and pictures."""
 
-import base64
 import dataclasses
 import html
 import math
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from posepile.data.records import atomic_file
+from posepile.data.atomic_files import atomic_file
 from posepile.geometry.skeleton import Skeleton
-from posepile.visualization import plots
+from posepile.visualization import page, plots
 
 # label, unit, key in a metrics record, +1 where more is better and -1 where less is
 _HEADLINE = (
@@ -102,11 +101,7 @@ def render_report(content: ReportContent) -> str:
         _formats_section(content), _samples_section(content), _training_section(content), _autoencoder_section(content),
         _metrics_section(content), _settings_section(content),
     ]
-    title = html.escape(content.title)
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_CSS}</style>\n</head>\n'
-            f'<body>\n<main>\n<h1>{title}</h1>\n{"".join(section for section in sections if section)}'
-            '</main>\n</body>\n</html>\n')
+    return page.render_page(content.title, "".join(section for section in sections if section))
 
 
 def _headline_section(content):
@@ -127,7 +122,7 @@ def _headline_section(content):
         caption += " Mean pose: the average training pose, whatever the image shows."
     if len(content.metrics) > 1:
         caption += " The best of the models is bold."
-    return _section("Results", _table(["", *_heads(content)], rows) + _paragraph(caption))
+    return page.section("Results", page.table(["", *_heads(content)], rows) + page.paragraph(caption))
 
 
 def _formats_section(content):
@@ -141,9 +136,10 @@ def _formats_section(content):
         rows = [_metric_row(label, unit, [score["formats"].get(name, {}).get(key) for _, score in scores], content,
                             direction) for label, unit, key, direction in _HEADLINE]
         blocks.append(f'<div><h3>{_swatch(colors.get(name))}{html.escape(name)}</h3>'
-                      f'{_table(["", *_heads(content)], rows)}</div>')
+                      f'{page.table(["", *_heads(content)], rows)}</div>')
     caption = "Each joint format scored for itself, in its own joints and relative to its own root; units as above."
-    return _section("Per format", f'<div class="cards"{_table_width(content)}>{"".join(blocks)}</div>{_paragraph(caption)}')
+    cards = f'<div class="cards"{_table_width(content)}>{"".join(blocks)}</div>'
+    return page.section("Per format", cards + page.paragraph(caption))
 
 
 def _inconsistency_section(content):
@@ -154,7 +150,7 @@ def _inconsistency_section(content):
     caption = ("Mean distance in mm between two formats' predictions of a joint that both name alike, after "
                "subtracting the offset between their annotations of it. 0 would mean that the formats agree as they "
                "should.")
-    return _section("Inconsistency per joint", _figure([plots.inconsistency_bars(per_joint)], caption,
+    return page.section("Inconsistency per joint", page.figure([plots.inconsistency_bars(per_joint)], caption,
                                                        "Bars: inconsistency in mm per joint name",
                                                        "small"))
 
@@ -169,7 +165,7 @@ def _samples_section(content):
             image, samples.intrinsics[i], samples.joints3d_true[i], samples.validity[i],
             {model: poses[i] for model, poses in samples.joints3d_pred.items()}, content.skeleton)
         figures = [f'<figure><figcaption class="head">{html.escape(name)}</figcaption>'
-                   f'{_image(png, f"Test image {i + 1}, {name}: overlay, front and side view")}</figure>'
+                   f'{page.image(png, f"Test image {i + 1}, {name}: overlay, front and side view")}</figure>'
                    for name, png in pictures.items()]
         label = html.escape(samples.labels[i]) if i < len(samples.labels) else ""
         head = f"Image {i + 1}" + (f": {label}" if label else "")
@@ -181,7 +177,7 @@ def _samples_section(content):
         "front (as the camera does) and from the side (depth to the right). Gray: the truth, moved so that the root "
         f"joints coincide; grid lines are {plots.GRID_MM} mm apart. Where the colours come apart more than they do in "
         "the truth, the formats are inconsistent.")
-    return _section("Test images", f'<p class="legend">{legend}</p>{_paragraph(caption)}{"".join(rows)}')
+    return page.section("Test images", f'<p class="legend">{legend}</p>{page.paragraph(caption)}{"".join(rows)}')
 
 
 def _training_section(content):
@@ -196,15 +192,15 @@ def _training_section(content):
     if "loss" in keys:
         caption = ("Training loss (sum of the weighted terms; lengths in metres), logarithmic, over the training step. "
                    "Bold: smoothed, faint: as logged. " + phases)
-        figures.append(_figure([plots.loss_curves(log, ["loss"], "loss")], caption, "Curve of the training loss"))
+        figures.append(page.figure([plots.loss_curves(log, ["loss"], "loss")], caption, "Curve of the training loss"))
     if terms:
         caption = ("The terms of the loss before weighting (mean absolute error in metres), logarithmic, smoothed. "
                    + phases)
-        figures.append(_figure([plots.loss_curves(log, terms, "loss term, m")], caption, "Curves of the loss terms"))
+        figures.append(page.figure([plots.loss_curves(log, terms, "loss term, m")], caption, "Curves of the loss terms"))
     if rates:
         caption = "Learning rate of the optimiser (no unit), logarithmic, over the training step. " + phases
-        figures.append(_figure([plots.learning_rate_curves(log, rates)], caption, "Curves of the learning rates"))
-    return _section("Training", f'<div class="cards wide">{"".join(figures)}</div>') if figures else ""
+        figures.append(page.figure([plots.learning_rate_curves(log, rates)], caption, "Curves of the learning rates"))
+    return page.section("Training", f'<div class="cards wide">{"".join(figures)}</div>') if figures else ""
 
 
 def _autoencoder_section(content):
@@ -221,7 +217,7 @@ def _autoencoder_section(content):
         f"the negative ones of a latent point add up to {negative[0]:.2f} on average, those of a joint to "
         f"{negative[1]:.2f}.")
     png = plots.autoencoder_weights(encoder, decoder, content.autoencoder_skeleton or content.skeleton)
-    return _section("Autoencoder", _figure([png], caption, "Autoencoder weights as two coloured matrices", "scroll"))
+    return page.section("Autoencoder", page.figure([png], caption, "Autoencoder weights as two coloured matrices", "scroll"))
 
 
 def _metrics_section(content):
@@ -230,16 +226,16 @@ def _metrics_section(content):
         columns = dict(score["formats"])
         if len(columns) > 1:
             columns = {"all formats": score["pooled"], **columns}
-        rows = [f"<tr><th>{html.escape(label)}{_unit(unit)}</th>"
-                + "".join(f"<td>{_number(record.get(key), 0 if key.startswith('num_') else 1)}</td>"
+        rows = [f"<tr><th>{html.escape(label)}{page.unit(unit)}</th>"
+                + "".join(f"<td>{page.number(record.get(key), 0 if key.startswith('num_') else 1)}</td>"
                           for record in columns.values()) + "</tr>"
                 for label, unit, key in _ALL_METRICS if any(key in record for record in columns.values())]
-        blocks.append(f"<h3>{html.escape(model)}</h3>{_table(['', *columns], rows)}")
+        blocks.append(f"<h3>{html.escape(model)}</h3>{page.table(['', *columns], rows)}")
     caption = (
         "N-MPJPE: after scaling each pose, A-MPJPE and APCK: in camera space, nothing subtracted. AUC, CPS-AUC: area "
         "under the PCK or CPS curve from 0 to the threshold; AUC, 31 steps: mean PCK over 0, 5, ..., 150 mm. "
         "Thresholds are in mm and strict. All formats: joints pooled, every (pose, format) pair one pose.")
-    return _section("All metrics", f"<details><summary>Show the tables</summary>{_paragraph(caption)}{''.join(blocks)}"
+    return page.section("All metrics", f"<details><summary>Show the tables</summary>{page.paragraph(caption)}{''.join(blocks)}"
                                    "</details>")
 
 
@@ -248,7 +244,7 @@ def _settings_section(content):
     for title, table in (("Measured", content.measurements), ("Settings", content.settings)):
         rows = [f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in _flatten(table)]
         if rows:
-            blocks.append(_section(title, f'<div class="scroll"><table class="text">{"".join(rows)}</table></div>'))
+            blocks.append(page.section(title, f'<div class="scroll"><table class="text">{"".join(rows)}</table></div>'))
     return "".join(blocks)
 
 
@@ -268,67 +264,31 @@ def _table_width(content):
 
 
 def _metric_row(label, unit, values, content, direction):
-    cells = [_number(value) for value in values]
+    cells = [page.number(value) for value in values]
     models = values[-len(content.metrics):]
-    gains = [round(value, 1) * direction if _is_number(value) else -math.inf for value in models]
+    gains = [round(value, 1) * direction if page.is_number(value) else -math.inf for value in models]
     if min(gains) < max(gains):
         for i, gain in enumerate(gains, len(cells) - len(gains)):
             cells[i] = f"<b>{cells[i]}</b>" if gain == max(gains) else cells[i]
     last = ""
     if len(models) == 2:
-        if all(map(_is_number, models)):
+        if all(map(page.is_number, models)):
             change = round(round(models[1], 1) - round(models[0], 1), 1)  # what a reader of the rounded numbers would work out
             kind = "good" if change * direction > 0 else "bad" if change else "same"
             last = f'<td class="{kind}">{_signed(change)}</td>'
         else:
             last = "<td>&ndash;</td>"
     sub = ' class="sub"' if label.startswith("·") else ""
-    return (f"<tr{sub}><th>{html.escape(label)}{_unit(unit)}</th>"
+    return (f"<tr{sub}><th>{html.escape(label)}{page.unit(unit)}</th>"
             f'{"".join(f"<td>{cell}</td>" for cell in cells)}{last}</tr>')
-
-
-def _is_number(value):
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
-
-
-def _number(value, decimals=1):
-    return f"{value:.{decimals}f}" if _is_number(value) else "&ndash;"
 
 
 def _signed(value):
     return f"{value:+.1f}".replace("-", "&minus;")
 
 
-def _unit(unit):
-    return f'&nbsp;<span class="unit">{html.escape(unit)}</span>' if unit else ""
-
-
 def _swatch(color):
     return f'<i style="background:{color}"></i>' if color else ""
-
-
-def _table(heads, rows):
-    head = "".join(f"<th>{html.escape(text).replace('_', '_<wbr>')}</th>" for text in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _section(title, body):
-    return f"<section>\n<h2>{html.escape(title)}</h2>\n{body}\n</section>\n"
-
-
-def _paragraph(text):
-    return f"<p>{text}</p>"
-
-
-def _image(png, alternative):
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
-
-
-def _figure(pngs, caption, alternative, css_class=""):
-    images = "".join(_image(png, alternative) for png in pngs)
-    return (f'<figure><div class="picture {css_class}">{images}</div>'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
 def _flatten(table, prefix=""):
@@ -346,56 +306,3 @@ def _text(value):
     if isinstance(value, float):
         return f"{value:.6g}"
     return "none" if value is None else str(value)
-
-
-_CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f4f5f7; color: #1c1e21; }
-body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-main { max-width: 1640px; margin: 0 auto; padding: 16px clamp(10px, 3vw, 40px) 60px; }
-h1 { font-size: 1.7rem; margin: 12px 0 18px; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 0 0 10px; }
-h3 { font-size: 1rem; margin: 18px 0 6px; overflow-wrap: anywhere; }
-section { background: #fff; border: 1px solid #e1e4e8; border-radius: 8px; }
-section { padding: 18px clamp(10px, 2vw, 24px); margin: 0 0 18px; }
-p, figcaption { max-width: 90ch; color: #4a4f57; font-size: .9rem; margin: 10px 0 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid #e9ebee; white-space: nowrap; }
-th:first-child { text-align: left; font-weight: 500; padding-right: 24px; }
-thead th { font-weight: 600; color: #4a4f57; border-bottom: 2px solid #cfd3d8; }
-thead th { white-space: normal; vertical-align: bottom; }
-tr.sub th, tr.sub td { font-size: .92em; }
-tr.sub th { color: #5b616a; }
-tr.sub th:first-child { padding-left: 12px; }
-.unit { color: #7a808a; font-size: .85em; }
-.good { color: #17703a; } .bad { color: #b3261e; } .same { color: #5b616a; }
-table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12ch; }
-table.text th { text-align: left; vertical-align: top; }
-.cards { display: grid; gap: 14px 36px; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(480px, var(--table-width))), 1fr)); }
-.pair { display: grid; gap: 0 18px; }
-.pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(560px, var(--table-width))), 1fr)); }
-.cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
-.cards h3 { margin-top: 4px; }
-section, figure { min-width: 0; }
-figure { margin: 0; }
-.picture img { max-width: min(100%, 860px); height: auto; display: block; }
-.picture.small img { max-width: min(100%, 660px); }
-.picture.scroll img { max-width: none; width: max(100%, 1000px); }
-.views { display: grid; gap: 10px 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
-.views img { width: 100%; height: auto; display: block; border: 1px solid #e9ebee; }
-.views .head { margin: 0 0 2px; font-weight: 600; color: #1c1e21; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0; color: #1c1e21; }
-.legend span { white-space: nowrap; }
-i { display: inline-block; width: 14px; height: 14px; border-radius: 3px; margin-right: 7px; vertical-align: -2px; }
-summary { cursor: pointer; font-weight: 500; }
-@media (max-width: 560px) {
-  th, td { padding-right: 8px; font-size: .86rem; }
-  th:first-child { padding-right: 8px; white-space: normal; }
-  tr.sub th:first-child { padding-left: 6px; }
-  h1 { font-size: 1.4rem; }
-}
-@media print { body { background: #fff; } section { break-inside: avoid; border: 0; padding: 0; } }
-"""

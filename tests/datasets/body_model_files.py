@@ -6,8 +6,10 @@ the numbers of vertices and joints are smaller.
 
 import pathlib
 import pickle
+from collections.abc import Sequence
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import scipy.sparse
 
@@ -48,6 +50,48 @@ def arm_model() -> dict[str, np.ndarray]:
     model["shapedirs"][[3, 7], 0, 0] = 0.1
     model["shapedirs"][:, 1, 1] = 1
     return model
+
+
+def rigid_model(rest_points: np.ndarray, carriers: Sequence[int], parents: Sequence[int], num_vertices: int,
+                num_directions: int = 10) -> dict[str, np.ndarray]:
+    """A body of points that a joint each carries along, in the last vertices; all other vertices are at the origin.
+
+    The first shape direction enlarges everything by a tenth. No pose blend shapes.
+
+    Args:
+        rest_points: [num_points, 3] m; the first ones are the joints.
+        carriers: [num_points] joint that a point follows.
+        parents: [num_joints]; that of the root is -1.
+    """
+    num_joints, first = len(parents), num_vertices - len(rest_points)
+    model = {"v_template": np.zeros((num_vertices, 3)), "shapedirs": np.zeros((num_vertices, 3, num_directions)),
+             "posedirs": np.zeros((num_vertices, 3, 9 * (num_joints - 1)), np.int8),
+             "J_regressor": np.zeros((num_joints, num_vertices)), "weights": np.zeros((num_vertices, num_joints)),
+             "kintree_table": np.array([parents, range(num_joints)]).astype(np.uint32), "f": np.zeros((0, 3), np.uint32)}
+    model["v_template"][first:] = rest_points
+    model["shapedirs"][first:, :, 0] = 0.1 * rest_points
+    model["J_regressor"][range(num_joints), range(first, first + num_joints)] = 1
+    model["weights"][range(first, num_vertices), carriers] = 1
+    model["weights"][:first, 0] = 1
+    return model
+
+
+def posed_rigid_points(rest_points: np.ndarray, carriers: Sequence[int], parents: Sequence[int], rotations: np.ndarray,
+                       translation: np.ndarray) -> np.ndarray:
+    """[num_points, 3] m: where the points of a `rigid_model` go, joint by joint, by 4 x 4 matrices.
+
+    Args:
+        rotations: [num_joints, 3] axis-angle, radians, relative to the parent.
+        translation: [3] m.
+    """
+    to_world = []
+    for joint, (parent, rotation) in enumerate(zip(parents, rotations, strict=True)):
+        about_joint = np.eye(4)
+        about_joint[:3, :3] = cv2.Rodrigues(np.float64(rotation))[0]
+        about_joint[:3, 3] = rest_points[joint] - about_joint[:3, :3] @ rest_points[joint]
+        to_world.append(about_joint if parent < 0 else to_world[parent] @ about_joint)
+    points = [to_world[joint][:3] @ np.append(point, 1) for point, joint in zip(rest_points, carriers, strict=True)]
+    return np.array(points) + translation
 
 
 def write_npz(path: pathlib.Path, model: dict[str, np.ndarray]) -> pathlib.Path:

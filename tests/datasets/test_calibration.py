@@ -1,3 +1,4 @@
+import re
 import sys
 
 import cv2
@@ -5,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from datasets.calibration import camera_from, read_opencv_yaml, rotation_from_vector
+from datasets.calibration import (
+    camera_from,
+    check_image_size,
+    fit_pose,
+    fit_pose_and_focal_length,
+    image_points,
+    read_opencv_yaml,
+    reprojection_error,
+    rotation_from_vector,
+)
 from posepile.geometry.camera import project, transform
 
 K = np.array([[1000.0, 0, 500], [0, 1100, 400], [0, 0, 1]])
@@ -25,6 +35,31 @@ def test_position_and_translation_are_two_ways_to_say_the_same():
         joint = transform(np.array([[1000.0, 0, 500]]), camera.world_to_camera)
         np.testing.assert_allclose(joint, [[1000, 1000, 4000]])
         np.testing.assert_allclose(project(joint, camera.intrinsics), [[750, 675]])
+
+
+def test_image_of_another_size_than_that_of_the_calibration_is_refused():
+    check_image_size(np.zeros((480, 640, 3)), (640, 480), WHERE)
+    check_image_size(np.zeros((480, 640)), (640, 480), WHERE)
+    with pytest.raises(ValueError, match=r"^a\.mp4 has 640 x 480 px, its camera is calibrated for 480 x 640"):
+        check_image_size(np.zeros((480, 640, 3)), (480, 640), "a.mp4")
+
+
+def test_points_of_the_image_agree_with_opencv_up_to_the_limit_of_the_lens():
+    # 1 + k1 r^2 with k1 = -1/3: r (1 - r^2 / 3) rises up to r = 1, where x/z is 1, and falls from there.
+    camera = camera_from(K, ROTATION, position=POSITION, unit_mm=1000, distortion=[-1 / 3, 0, 0.001, 0])
+    # x, y, z of the camera: 0.5 and 0.99 aside, beyond 1, far beyond, where OpenCV has it in the image again, and behind.
+    points = np.array([[500, 0, 1000], [0, -990, 1000], [710, 710, 1000], [1700, 0, 1000], [100, 0, -1000]]) \
+        @ ROTATION + 1000 * POSITION
+    expected, _ = cv2.projectPoints(points, cv2.Rodrigues(ROTATION)[0], -1000 * ROTATION @ POSITION, K, camera.distortion)
+    assert 0 < expected[3, 0, 0] < 1000 and 0 < expected[3, 0, 1] < 800
+    expected[2:] = np.nan
+    np.testing.assert_allclose(image_points(points, camera), expected[:, 0])
+    np.testing.assert_allclose(image_points(np.stack([points] * 2), camera)[1], expected[:, 0])
+    points[0, 1] = np.nan
+    assert np.isnan(image_points(points, camera)[0]).all()
+    # Without a lens there is no limit but the camera's plane.
+    ideal = camera_from(K, ROTATION, position=POSITION, unit_mm=1000)
+    assert np.isfinite(image_points(points, ideal)).all(axis=1).tolist() == [False, True, True, True, False]
 
 
 def test_agrees_with_opencv_on_random_cameras():
@@ -93,6 +128,109 @@ def test_translation_or_position_is_needed(both):
         camera_from(K, ROTATION, **both)
 
 
+def random_view(rng, num_points=20, thickness=0.3, far_origin=(0, 0, 0)):
+    """Points of a person's size in metres, 3 to 8 m away, as K sees them: points3d, points2d, rotation, position."""
+    rotation = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    turn = Rotation.from_rotvec(rng.normal(0, 1, 3)).as_matrix()
+    points_camera = rng.normal(0, [0.3, 0.8, thickness], (num_points, 3)) @ turn + rng.uniform([-1, -1, 4], [1, 1, 8])
+    points_camera = points_camera[points_camera[:, 2] > 0.5]
+    position = np.asarray(far_origin) + rng.normal(0, 3, 3)
+    points2d = points_camera[:, :2] / points_camera[:, 2:] * [K[0, 0], K[1, 1]] + K[:2, 2]
+    return points_camera @ rotation + position, points2d, rotation, position
+
+
+@pytest.mark.parametrize("thickness", [0.3, 0.0])  # 0: all points in one plane
+@pytest.mark.parametrize("num_points", [8, 60])
+def test_pose_from_exact_pairs_is_exact(num_points, thickness):
+    rng = np.random.default_rng(num_points)
+    for _ in range(20):
+        points3d, points2d, rotation, position = random_view(rng, num_points, thickness, far_origin=(1e5, -2e5, 30))
+        found = fit_pose(points3d, points2d, K, max_error_px=1e-3)
+        np.testing.assert_allclose(found[0], rotation, atol=1e-6)
+        np.testing.assert_allclose(found[1], position, atol=1e-5)
+
+
+def test_pose_from_pairs_half_a_pixel_off_is_close_and_the_best():
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        points3d, points2d, rotation, position = random_view(rng)
+        points2d += rng.normal(0, 0.5, points2d.shape)
+        found = fit_pose(points3d, points2d, K, max_error_px=2)
+        assert np.linalg.det(found[0]) == pytest.approx(1)
+        assert (((points3d - found[1]) @ found[0].T)[:, 2] > 0).all()
+        assert np.rad2deg(Rotation.from_matrix(found[0] @ rotation.T).magnitude()) < 2
+        assert np.linalg.norm(found[1] - position) < 0.25
+        error = reprojection_error(points3d, points2d, K, *found)
+        assert error < reprojection_error(points3d, points2d, K, rotation, position) < 2
+        for axis in np.eye(3):
+            for step in (-2e-5, 2e-5):
+                assert error < reprojection_error(points3d, points2d, K, found[0], found[1] + step * axis)
+                turned = rotation_from_vector(step * axis) @ found[0]
+                assert error < reprojection_error(points3d, points2d, K, turned, found[1])
+
+
+def test_pairs_without_a_label_are_left_out():
+    points3d, points2d, rotation, position = random_view(np.random.default_rng(2))
+    points3d[3], points2d[5:8] = np.nan, np.nan
+    found = fit_pose(points3d, points2d, K, max_error_px=1e-3)
+    np.testing.assert_allclose(found[0], rotation, atol=1e-6)
+    np.testing.assert_allclose(found[1], position, atol=1e-6)
+
+
+def test_reprojection_error_by_hand():
+    points3d = np.array([[0, 0, 2], [1, 0, 2], [0, 0, -1], [np.nan, 0, 1]]) + POSITION
+    points2d = np.array([[500, 400], [1003, 404], [500, 400], [0, 0]])  # the second is seen at (1000, 400)
+    assert reprojection_error(points3d[[0, 1, 3]], points2d[[0, 1, 3]], K, np.eye(3), POSITION) == pytest.approx(12.5**0.5)
+    assert reprojection_error(points3d, points2d, K, np.eye(3), POSITION) == np.inf
+    assert reprojection_error(points3d[3:], points2d[3:], K, np.eye(3), POSITION) == np.inf
+
+
+def far_view():
+    points3d, points2d, _, _ = random_view(np.random.default_rng(4))
+    return points3d, points2d
+
+
+@pytest.mark.parametrize(("points3d", "points2d", "message"), [
+    (far_view()[0][:5], far_view()[1][:5], "5 points are known .* needs 6 or more"),
+    (np.where(np.arange(20)[:, None] < 15, np.nan, far_view()[0]), far_view()[1], "5 points are known"),
+    (np.outer(np.arange(20), [1, 2, 3]) + 5.0, far_view()[1], "20 3D points lie on a line"),
+    (np.zeros((20, 3)), far_view()[1], "20 3D points lie on a line"),
+    (far_view()[0], np.outer(np.arange(20), [1, 2.0]), "20 points in the image lie on a line"),
+    (far_view()[0], far_view()[1][::-1], "no camera sees the 20 3D points"),
+    (far_view()[0][[1, 0, *range(2, 20)]], far_view()[1], r"lie \d+(\.\d+)? px from it .* expected 3 px or less"),
+    (far_view()[0] * [1, 1, -1], far_view()[1], "no camera sees the 20 3D points"),  # mirrored
+    (far_view()[0], far_view()[1] * [-1, 1] + [1000, 0], "no camera sees the 20 3D points"),
+])
+def test_pairs_that_give_no_pose_are_named(points3d, points2d, message):
+    for fit, arguments in ((fit_pose, [K]), (fit_pose_and_focal_length, [(1000, 800), (30, 100)])):
+        with pytest.raises(ValueError, match=rf"^{re.escape(WHERE)}: .*{message}"):
+            fit(points3d, points2d, *arguments, max_error_px=3, where=WHERE)
+
+
+def test_points_behind_the_camera_are_no_solution():
+    points3d, points2d, rotation, position = random_view(np.random.default_rng(4))
+    behind = position - (points3d - position)
+    points_camera = (behind - position) @ rotation.T
+    assert (points_camera[:, 2] < 0).all()  # and yet on the same lines through the centre
+    np.testing.assert_allclose(points_camera[:, :2] / points_camera[:, 2:] * [K[0, 0], K[1, 1]] + K[:2, 2], points2d)
+    with pytest.raises(ValueError, match="no camera sees"):
+        fit_pose(behind, points2d, K, max_error_px=3)
+
+
+@pytest.mark.parametrize("degrees", [30.5, 47.3, 60.0, 99.0])
+def test_focal_length_is_found(degrees):
+    rng = np.random.default_rng(5)
+    focal_length = 640 / np.tan(np.deg2rad(degrees) / 2)
+    for noise, tolerance in ((0.0, 1e-5), (0.5, 0.05)):
+        points3d, points2d, rotation, position = random_view(rng, 200, far_origin=(-2000, 300, 0))
+        points2d = (points2d - K[:2, 2]) / [K[0, 0], K[1, 1]] * focal_length + [640, 400] + rng.normal(0, noise, points2d.shape)
+        found = fit_pose_and_focal_length(points3d, points2d, (1280, 800), (30, 100), max_error_px=2)
+        np.testing.assert_allclose(found[0], [[found[0][0, 0], 0, 640], [0, found[0][0, 0], 400], [0, 0, 1]])
+        assert found[0][0, 0] == pytest.approx(focal_length, rel=tolerance)
+        np.testing.assert_allclose(found[1], rotation, atol=max(1e-6, noise / 30))
+        np.testing.assert_allclose(found[2], position, atol=10 * tolerance)
+
+
 yaml = pytest.importorskip("yaml")
 OPENCV_YAML = """%YAML:1.0
 ---
@@ -143,6 +281,10 @@ def test_opencv_yaml_by_hand_and_as_opencv_writes_it(tmp_path):
     ("a: [1, 2", "cannot be read as YAML"),
     ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ("a: " + "[" * 400, "cannot be read as YAML"),
+    ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n", "an alias in line 2 is refused"),
+    ("a: 2001-99-99", "month must be in 1..12"),
+    (OPENCV_YAML.replace("rows: 3", "rows: .inf"), "cannot convert float infinity"),
+    (OPENCV_YAML.replace("320.", 400 * "9"), "matrix in line 5: expected 9 numbers"),
 ])
 def test_broken_yaml_is_named(text, message, tmp_path):
     path = tmp_path / "camera.yml"

@@ -1,4 +1,6 @@
 import dataclasses
+import functools
+import hashlib
 import itertools
 import os
 import signal
@@ -174,6 +176,11 @@ def test_problems_of_a_worker(raw_dir, tmp_path):
         assert f"same files in {tmp_path}; --raw-dir must be" in problem(raw_dir=tmp_path)
         assert "does not see the same files" in problem(raw_dir=tmp_path / "nowhere")
         assert f"has OpenCV {versions['OpenCV']} instead of 4.1;" in problem(versions={**versions, "OpenCV": "4.1"})
+        (tmp_path / "finder.onnx").write_bytes(b"a network")
+        of_detector = functools.partial(_find_worker_problem, ADAPTER, raw_dir, raw_names, tmp_path / "tiny", mark, versions)
+        assert of_detector(tmp_path / "finder.onnx", hashlib.sha256(b"a network").hexdigest()) is None
+        for name, content in (("finder.onnx", b"another"), ("none.onnx", b"a network")):
+            assert "--detector must be" in of_detector(tmp_path / name, hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:1", "no-port", "none://127.0.0.1:1"])

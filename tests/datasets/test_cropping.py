@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.cropping import crop_example, load_image
+from datasets.cropping import crop_example, load_image, resample
 from datasets.raw_example import RawExample
 from posepile.data.records import decode_mask
 from posepile.geometry.camera import Camera, project, transform
@@ -179,6 +179,20 @@ def test_no_ghost_of_the_image_where_the_lens_model_folds_back():
     rays = rays @ example.world_to_camera[:3, :3]
     radius = np.hypot(rays[..., 0], rays[..., 1]) / rays[..., 2]
     assert (radius > 0.93).any() and crop[(radius > 0.93) | (rays[..., 2] <= 0)].max() < 60  # JPEG ringing
+
+
+def test_crop_that_looks_past_its_camera_shows_what_is_before_it():
+    """A crop of 143 degrees around a direction 70 degrees off the axis; the rays of its right side go backwards."""
+    image = np.full((401, 401, 3), 255, np.uint8)
+    camera = Camera(np.array([[20.0, 0, 200], [0, 20, 200], [0, 0, 1]]))
+    crop_intrinsics = np.array([[20.0, 0, 60], [0, 20, 60], [0, 0, 1]])
+    rotation = cv2.Rodrigues(np.array([0, -np.deg2rad(70), 0]))[0]
+    light = resample(image, camera, crop_intrinsics, rotation, (121, 121))
+    y, x = np.mgrid[:121, :121]
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(crop_intrinsics).T @ rotation
+    seen = np.abs(20 * rays[..., :2]) < 195 * rays[..., 2:]
+    is_seen = seen.all(axis=-1)
+    assert 0.3 < is_seen.mean() < 0.8 and (rays[..., 2] < 0).any() and (light[is_seen] == 65535).all()
 
 
 def person_raw(**changes):

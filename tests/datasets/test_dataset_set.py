@@ -16,8 +16,8 @@ from datasets.dataset_set import (
     missing_datasets,
     missing_datasets_message,
 )
+from posepile.data.atomic_files import write_json
 from posepile.data.augmentation import AugmentationConfig
-from posepile.data.records import write_json
 from posepile.geometry.skeleton import load_skeleton, merge_skeletons
 
 # WACV 2023, Table S1: examples per batch in the sets small, medium and full.

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import json
 import pathlib
 
@@ -6,8 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.detector_results import add_mask, assign_detections, image_key, index_detections, open_detections
+from datasets.detector_results import (
+    add_mask,
+    assign_detections,
+    image_key,
+    index_detections,
+    open_detections,
+    run_detector,
+)
 from datasets.raw_example import DetectionRule, RawExample
+from tests.datasets.onnx_files import write_square_finder
 
 RAW_DIR = pathlib.Path("/raw")
 
@@ -22,7 +31,7 @@ def assign(tmp_path, items, entries, rule, counts=None):
     path.write_text(json.dumps([{"image_id": image, "bbox": box, "score": score, "category_id": 1}
                                 for image, box, score in entries]))
     index_detections(path, database, rule)
-    with open_detections(database) as find:
+    with open_detections(database, RAW_DIR, rule) as find:
         counts = collections.Counter() if counts is None else counts
         return [item.bbox.tolist() if isinstance(item, RawExample) else item
                 for item in assign_detections(items, RAW_DIR, rule, find, counts)]
@@ -59,6 +68,44 @@ def test_rule_of_the_data_set(rule, expected, tmp_path):
     assert assign(tmp_path, people, [("1.jpg", [2.5, 0.5, 10, 10], 0.5), ("2.jpg", [0.5, 0.5, 20, 20], 0.5)], rule) == expected
 
 
+def test_bystanders_keep_their_detections(tmp_path):
+    """The person nearest to a detection is no example; without the box of that one, another would get it."""
+    entries = [("1.jpg", [0.5, 0.5, 10, 10], 0.9), ("1.jpg", [20.5, 0.5, 10, 10], 0.9)]
+    people = [person("1.jpg", [4, 0, 10, 10]), person("1.jpg", [21, 0, 10, 10])]
+    assert assign(tmp_path, people, entries, DetectionRule(min_iou=0.1)) == [[0, 0, 10, 10], [20, 0, 10, 10]]
+    among_others = [dataclasses.replace(people[0], bystanders=np.array([[1.0, 0, 10, 10]])), people[1]]
+    counts = collections.Counter()
+    assert assign(tmp_path, among_others, entries, DetectionRule(min_iou=0.1), counts) == [[4, 0, 10, 10], [20, 0, 10, 10]]
+    assert counts == {"images": 1, "images_with_detections": 1, "people": 2, "people_matched": 1}
+
+
+def test_detector_runs_once_per_image(tmp_path):
+    """Images are told apart by their names, and where they have none, as objects."""
+    frames = [np.full((2, 2, 3), value, np.uint8) for value in range(2)]
+    people = [person("1.jpg", BOX), person("1.jpg", BOX), person("2.jpg", BOX),
+              person(frames[0], BOX), person(frames[0], BOX), person(frames[1], BOX),
+              person(frames[1], BOX, source="a.mp4", frame=0), person(frames[1], BOX, source="a.mp4", frame=1)]
+    seen = []
+
+    def find(example):
+        seen.append(example)
+        return np.array([[1.0, 0, 10, 10, 1]])
+
+    assigned = list(assign_detections(people, RAW_DIR, DetectionRule(min_iou=0.5), find, collections.Counter()))
+    assert [any(example is person for example in seen) for person in people] == [True, False, True, True, False] + 3 * [True]
+    assert [example.bbox[0] for example in assigned] == [1, 0, 1, 1, 0, 1, 1, 1]
+
+
+def test_people_of_an_image_that_the_detector_cannot_read_are_left_to_the_crop(tmp_path):
+    cv2.imwrite(str(tmp_path / "2.png"), np.zeros((64, 64, 3), np.uint8))
+    people = [RawExample(tmp_path / f"{number}.png", np.array(BOX)) for number in (1, 2)]
+    rule = DetectionRule(min_iou=0.5, unmatched="drop")
+    find = run_detector(write_square_finder(tmp_path / "finder.onnx"), rule)
+    counts = collections.Counter()
+    assert list(assign_detections(people, tmp_path, rule, find, counts)) == people[:1]
+    assert counts == {"images": 1, "images_with_detections": 0, "people": 1, "people_dropped": 1}
+
+
 def test_images_are_named_by_path_frame_or_number(tmp_path):
     frame = np.zeros((2, 2, 3), np.uint8)
     examples = [person("S1/im 1.jpg", BOX), person(frame, BOX, source="S1/cam.mp4", frame=0),
@@ -78,9 +125,9 @@ def test_file_name_comes_before_the_number_and_other_categories_are_not_people(t
                {"file_name": "a.jpg", "bbox": [5, 5, 5, 5], "score": 1, "category_id": 2}]
     path.write_text(json.dumps(entries))
     index_detections(path, tmp_path / "database", DetectionRule(min_iou=0.5))
-    with open_detections(tmp_path / "database") as find:
-        np.testing.assert_array_equal(find(["a.jpg"]), [[-0.5, -0.5, 10, 10, 1]])
-        assert find(["1"]).shape == find([]).shape == (0, 5)
+    with open_detections(tmp_path / "database", RAW_DIR, DetectionRule(min_iou=0.5)) as find:
+        np.testing.assert_array_equal(find(person("a.jpg", BOX)), [[-0.5, -0.5, 10, 10, 1]])
+        assert find(person("1", BOX)).shape == find(person(np.zeros((2, 2, 3), np.uint8), BOX)).shape == (0, 5)
 
 
 def test_errors_pass_and_people_read_before_a_crash_are_kept(tmp_path):
@@ -95,7 +142,7 @@ def test_errors_pass_and_people_read_before_a_crash_are_kept(tmp_path):
     path = tmp_path / "detections.json"
     path.write_text(json.dumps([{"file_name": "1.jpg", "bbox": [21.5, 0.5, 10, 10], "score": 1}]))
     index_detections(path, tmp_path / "database", DetectionRule(min_iou=0.5))
-    with open_detections(tmp_path / "database") as find:
+    with open_detections(tmp_path / "database", RAW_DIR, DetectionRule(min_iou=0.5)) as find:
         assigned = assign_detections(items(), RAW_DIR, DetectionRule(min_iou=0.5), find, collections.Counter())
         assert next(assigned) is error
         assert [next(assigned).bbox.tolist(), next(assigned).bbox.tolist()] == [BOX, [21, 0, 10, 10]]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from datasets.frame_sampling import FrameSampler
+from datasets.frame_sampling import FrameSampler, select_frames
 
 NAN = np.nan
 
@@ -113,3 +113,26 @@ def test_wrong_use_is_refused():
     sampler.keep(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"shape \[1, 3\], earlier ones \[2, 3\]"):
         sampler.keep(np.zeros((1, 3)))
+
+
+def pose(x=0.0, y=0.0, missing=()):
+    joints2d = np.array([[x, y], [x + 50, y], [x, y + 50]], np.float64)
+    joints2d[list(missing)] = np.nan
+    return joints2d
+
+
+def test_frames_of_a_track_in_2d_by_hand():
+    def select(*poses):
+        return select_frames(poses, [10.0] * len(poses))
+
+    assert select(pose(), pose(9), pose(10)) == [0, 2]  # against the last kept frame, not the one before
+    assert select(pose(), pose(6, 7), pose(6, 8)) == [0, 2]  # distances 9.2 and 10
+    assert select(pose(missing=[0]), pose(1)) == [0, 1]  # a joint newly labelled
+    assert select(pose(), pose(1, missing=[0]), pose(2)) == [0]  # one that vanishes and returns is none
+    returned = pose(20)
+    returned[0] = pose()[0]
+    assert select(pose(), pose(20, missing=[0]), returned) == [0, 1, 2]  # but for one that was missing in the last kept frame
+    assert select(pose(missing=[0, 1, 2]), pose()) == [1]  # the first frame with a label
+    # Each joint by itself: all three moving by 9 px make 15.6 px in one norm over the pose.
+    assert select(pose(), pose(9)) == [0]
+    assert select_frames([pose(), pose(4), pose(4.5)], [5.0, 5.0, 4.5]) == [0, 2]

@@ -156,6 +156,8 @@ def test_body_models_reach_the_adapters_that_use_them(tmp_path, monkeypatch, cap
     (["prepare", "synthetic_test", "coco", "--raw-dir=.", "--name=x"], "--name renames one data set"),
     (["prepare", "mpii", "coco", "--raw-dir=.", "--masks=."], "--masks is for one data set"),
     (["prepare", "coco", "--raw-dir=.", "--detections=x.json"], "coco has boxes of its own"),
+    (["prepare", "coco", "--raw-dir=.", "--detector=x.onnx"], "coco has boxes of its own"),
+    (["prepare", "mupots", "--raw-dir=.", "--detector=x.onnx"], "there is no file x.onnx"),
     (["verify", "tiny", "--splits=tset"], "unknown splits tset"),
     (["verify", "tiny", "--workers=0"], "workers is 0"),
     (["inspect", "tiny"], "python -m datasets prepare tiny"),
@@ -225,6 +227,24 @@ def test_detections_and_masks_are_options(tmp_path, monkeypatch, capsys):
     assert lines[1:] == [
         "  detections: 2 of 3 images have some; 2 of 3 people got their boxes, 1 were left out for want of one",
         "  masks: 1 of 2 people without a mask got one"]
+
+
+def test_detector_is_for_those_data_sets_that_have_no_boxes(tmp_path, monkeypatch):
+    adapters = {"own": ADAPTER, "made": dataclasses.replace(ADAPTER, detection_rule=DetectionRule(min_iou=0.5))}
+    monkeypatch.setattr("datasets.__main__.load_adapter", lambda name: dataclasses.replace(adapters[name], name=name))
+    given = {}
+
+    def prepare(adapter, *arguments, detector, **options):
+        given[adapter.name] = detector
+        return {"name": adapter.name, "splits": {}, "skipped": []}
+
+    monkeypatch.setattr("datasets.__main__.prepare", prepare)
+    for name in adapters:
+        (tmp_path / name).mkdir()
+    assert main(["prepare", *adapters, f"--raw-dir={tmp_path}", "--detector=x.onnx"]) == 0
+    assert given == {"own": None, "made": pathlib.Path("x.onnx")}
+    with pytest.raises(SystemExit):
+        main(["prepare", "made", f"--raw-dir={tmp_path}", "--detector=x.onnx", "--detections=x.json"])
 
 
 def test_verify_tells_by_text_json_and_exit_code(data_root, tmp_path, capsys):

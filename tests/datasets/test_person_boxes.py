@@ -11,6 +11,8 @@ from datasets.person_boxes import (
     hull,
     intersect,
     iou,
+    is_in_image,
+    mask_box,
     match_detections,
     part_of_person,
     scale_box,
@@ -79,6 +81,28 @@ def test_boxes_are_scaled_joined_and_cut():
     np.testing.assert_allclose(clip_to_image([-10, 5, 20, 100], (640, 48)), [-0.5, 5, 10.5, 42.5])
     np.testing.assert_allclose(clip_to_image([630, -9, 20, 100], (640, 48)), [630, -0.5, 9.5, 48])
     assert clip_to_image([640, 0, 5, 5], (640, 48)) is None
+
+
+def test_an_image_reaches_to_the_edges_of_its_outermost_pixels():
+    x, y = np.meshgrid([-0.51, -0.5, 0, 638.9, 639.49, 639.5], [-0.51, -0.5, 0, 478.9, 479.49, 479.5, np.nan])
+    expected = np.outer([0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(is_in_image(np.stack([x, y], axis=-1), (640, 480)), expected)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32, np.int32])
+def test_box_of_a_mask_goes_to_the_edges_of_its_outermost_pixels(dtype):
+    mask = np.zeros((6, 9), dtype)
+    assert mask_box(mask) is None
+    mask[4, 2] = 1
+    np.testing.assert_array_equal(mask_box(mask), [1.5, 3.5, 1, 1])
+    mask[1, 7] = 1
+    np.testing.assert_array_equal(mask_box(mask), [1.5, 0.5, 6, 4])
+    np.testing.assert_array_equal(mask_box(np.ones((6, 9), dtype)), [-0.5, -0.5, 9, 6])
+
+
+@pytest.mark.parametrize("value", [256, 0.25, -1])
+def test_whatever_is_not_0_belongs_to_a_mask(value):
+    np.testing.assert_array_equal(mask_box(np.array([[0, value, 0]])), [0.5, -0.5, 1, 1])
 
 
 def test_parts_are_connected_by_edges_and_the_most_overlapping_one_is_the_persons():

@@ -20,6 +20,7 @@ from datasets.raw_example import DetectionRule
 from datasets.registry import load_adapter
 from posepile.data import records
 from posepile.data.records import PreparedDataset
+from tests.datasets.onnx_files import write_square_finder
 from tests.datasets.tiny_adapter import ADAPTER, FINISHED_ADAPTER, example_pose, write_raw
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -66,6 +67,18 @@ def test_prepared_examples_come_back_in_order(raw_dir, tmp_path):
         for shard in manifest["splits"][split]["shards"]:
             _, digest = records.scan_shard(dataset.folder / shard["file"])
             assert digest == shard["sha256"]
+
+
+def test_splits_can_be_joined(tmp_path):
+    raw_dir = write_raw(tmp_path / "raw", train=[3, 1], validation=[2], test=[1])
+    manifest = prepare_tiny(raw_dir, tmp_path / "data", splits=["test", "train+validation"])
+    assert {name: split["num_examples"] for name, split in manifest["splits"].items()} == {"train": 6, "test": 1}
+    dataset = PreparedDataset(tmp_path / "data" / "tiny")
+    sources = [dataset.read("train", i).provenance["source"] for i in (3, 4, 5)]
+    assert sources == ["train1.jpg", "validation0.jpg", "validation0.jpg"]
+    assert prepare_tiny(raw_dir, tmp_path / "data", splits=["train+validation", "test"]) == manifest
+    with pytest.raises(PrepareError, match="splits"):
+        prepare_tiny(raw_dir, tmp_path / "data", splits=["train"])
 
 
 def test_bone_lengths_are_those_of_the_training_poses(raw_dir, tmp_path):
@@ -422,6 +435,71 @@ def test_other_detections_and_masks_are_other_settings(raw_dir, tmp_path):
     assert {"tiny/train-00000-of-00004.tfrecord", "tiny/test-00000-of-00001.tfrecord", "tiny/manifest.json"} <= changed
 
 
+@pytest.fixture(name="white_raw_dir")
+def write_people_in_white(tmp_path):
+    """Three photographs of 160 x 80 px; a detector of 64 px sees them at 0.4 of their size, 16 px from the top. In each but the
+    last, a white square of 40 px, and two people, one of whom stands there."""
+    folder = tmp_path / "white"
+    folder.mkdir()
+    images, rng = [], np.random.default_rng(0)
+    for number, left in enumerate([50, 90, None]):
+        image = np.full((80, 160, 3), 60, np.uint8)
+        if left is not None:
+            image[20:60, left:left + 40] = 255
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+        people = [{"bbox": [x, 18, 36, 40], "joints2d": rng.uniform([x, 20], [x + 30, 50], (17, 2)).tolist()}
+                  for x in ([53, 20], [93, 120], [20, 50])[number]]
+        images.append({"file": f"{number}.png", "people": people})
+    (folder / "people.json").write_text(json.dumps({"skeleton": "coco_17", "images": images}))
+    return folder
+
+
+FINDING = dataclasses.replace(load_adapter("custom"), detection_rule=DetectionRule(min_iou=0.5))
+
+
+def test_detector_replaces_boxes(white_raw_dir, tmp_path):
+    detector = write_square_finder(tmp_path / "finder.onnx")
+    options = {"progress": False, "detector": detector}
+    manifest = prepare(FINDING, white_raw_dir, tmp_path / "data", workers=1, **options)
+    assert manifest["detector_results"] == {"images": 3, "images_with_detections": 2, "people": 6, "people_matched": 2}
+    dataset = PreparedDataset(tmp_path / "data" / "custom")
+    (unit,) = FINDING.list_units(white_raw_dir, "train")
+    raw = list(FINDING.load_unit(white_raw_dir, unit))
+    boxes = [[49.5, 19.5, 40, 40], raw[1].bbox, [89.5, 19.5, 40, 40], *(person.bbox for person in raw[3:])]
+    for position, box in enumerate(boxes):
+        expected = crop_example(dataclasses.replace(raw[position], bbox=np.array(box)))
+        np.testing.assert_allclose(dataset.read("train", position).bbox, expected.bbox, atol=1e-3)
+        np.testing.assert_allclose(dataset.read("train", position).joints2d, expected.joints2d, atol=1e-3)
+    prepare(FINDING, white_raw_dir, tmp_path / "two", workers=2, **options)
+    assert all_bytes(tmp_path / "two") == all_bytes(tmp_path / "data")
+    before = all_bytes(tmp_path / "data")
+    options["detector"] = detector.rename(tmp_path / "moved.onnx")
+    prepare(FINDING, white_raw_dir, tmp_path / "data", workers=1, **options)
+    assert all_bytes(tmp_path / "data") == before
+    with pytest.raises(PrepareError, match=r"detector: .* then, null now"):
+        prepare(FINDING, white_raw_dir, tmp_path / "data", progress=False)
+    (tmp_path / "data" / "custom" / ".prepare" / "settings.json").unlink()
+    with pytest.raises(PrepareError, match=r"detector: .* now\).*--overwrite"):
+        prepare(FINDING, white_raw_dir, tmp_path / "data", progress=False,
+                detector=write_square_finder(tmp_path / "other.onnx", "6"))
+
+
+def test_useless_detectors_are_refused(raw_dir, tmp_path):
+    detector = write_square_finder(tmp_path / "finder.onnx")
+    with pytest.raises(ValueError, match="detector: it has found nobody in any of 12 images"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detector=detector)
+    with pytest.raises(ValueError, match="detector given, but data set tiny has boxes of its own"):
+        prepare_tiny(raw_dir, tmp_path / "data", detector=detector)
+    with pytest.raises(FileNotFoundError, match=r"detector: there is no file .*none\.onnx"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detector=tmp_path / "none.onnx")
+    with pytest.raises(ValueError, match="detections and a detector are both given"):
+        prepare_tiny(raw_dir, tmp_path / "data", MATCHING, detector=detector, detections=detector)
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(ValueError, match=r"detector .*broken\.onnx cannot be used"):
+        prepare_tiny(raw_dir, tmp_path / "fresh", MATCHING, detector=tmp_path / "broken.onnx")
+    assert not (tmp_path / "fresh").exists()
+
+
 def test_masks_are_found_beside_their_images(raw_dir, tmp_path):
     mask = np.zeros((120, 160), np.uint8)
     mask[30:90, 60:100] = 255
@@ -546,6 +624,8 @@ def test_preparation_whose_folder_is_taken_over_ends(raw_dir, tmp_path, expected
 
 @pytest.mark.parametrize("options, message", [
     ({"splits": ["training"]}, "unknown splits training"),
+    ({"splits": ["train+val"]}, "unknown splits val"),
+    ({"splits": ["train+test", "test"]}, r"splits is train\+test, test; name one or more .* each once"),
     ({"splits": ["validation"]}, "nothing for the splits validation"),
     ({"splits": []}, "splits is empty"), ({"limit": 0}, "limit is 0"), ({"workers": -1}, "workers is -1"),
     ({"workers": 2, "scheduler": "127.0.0.1:8786"}, "workers and scheduler")])
@@ -555,7 +635,7 @@ def test_wrong_arguments(raw_dir, tmp_path, options, message):
 
 
 def test_adapter_that_cannot_be_sent_to_workers(raw_dir, tmp_path):
-    adapter = dataclasses.replace(ADAPTER, skeleton=lambda raw_dir: ADAPTER.skeleton(raw_dir))
+    adapter = dataclasses.replace(ADAPTER, skeleton=lambda raw_dir: ADAPTER.label_skeleton(raw_dir))
     with pytest.raises(ValueError, match="top level of a module"):
         prepare_tiny(raw_dir, tmp_path / "data", adapter, workers=2)
 

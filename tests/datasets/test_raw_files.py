@@ -9,6 +9,8 @@ import pytest
 import scipy.io
 
 from datasets.raw_files import (
+    find_nested,
+    first_existing,
     has_enough_limb_joints,
     joints_box,
     mat_list,
@@ -36,6 +38,12 @@ def test_read_json_names_file_and_place_of_a_cut_file(tmp_path):
         read_json(path)
     with pytest.raises(FileNotFoundError, match=r"b\.json is missing\. Get it there\."):
         read_json(tmp_path / "b.json", "Get it there.")
+
+
+def test_read_json_refuses_what_is_nested_too_deeply(tmp_path):
+    (tmp_path / "deep.json").write_text(200_000 * "[")
+    with pytest.raises(ValueError, match=r"deep\.json is not valid JSON"):
+        read_json(tmp_path / "deep.json")
 
 
 def test_read_mat_explains_broken_files(tmp_path):
@@ -68,6 +76,30 @@ def test_paths_inside_the_folder_are_accepted(relative):
     assert FOLDER in path_inside(FOLDER, relative, "here").parents
 
 
+def test_first_of_the_paths_that_exist(tmp_path):
+    paths = [tmp_path / "a.txt", tmp_path / "b", tmp_path / "c.txt"]
+    assert first_existing(*paths) == paths[0]
+    paths[2].touch()
+    assert first_existing(*paths) == paths[2]
+    paths[1].mkdir()
+    assert first_existing(*paths) == paths[1]
+
+
+def test_nested_files_are_found_from_the_outside_in(tmp_path):
+    for name in ("x/a.txt", "x/y/b.txt", "w/c.txt", "d.txt", "x/y/z/e.txt", "x/a.csv"):
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).touch()
+    (tmp_path / "raw" / "link").symlink_to(tmp_path / "raw" / "x" / "y")
+
+    def names(*options):
+        return [path.relative_to(tmp_path / "raw").as_posix() for path in find_nested(tmp_path / "raw", *options)]
+
+    assert names("*.txt", 0) == ["d.txt"]
+    assert names("*.txt") == ["d.txt", "link/b.txt", "w/c.txt", "x/a.txt"]
+    assert names("y/*.txt") == ["x/y/b.txt"]
+    assert names("*.txt", 2) == [*names("*.txt"), "link/z/e.txt", "x/y/b.txt"]
+
+
 def test_suggestion():
     assert suggestion("jonts", ["bbox", "joints"]) == " Did you mean 'joints'?"
     assert suggestion("zebra", ["bbox", "joints"]) == ""
@@ -79,6 +111,8 @@ def test_joints_box_by_hand():
     np.testing.assert_array_equal(joints_box(joints2d, 1.5), [5, 10, 30, 60])  # centre (20, 40) stays
     assert joints_box(joints2d[:1]) is None
     assert joints_box(np.array([[1.0, 2], [1, 5]])) is None  # spans no area
+    np.testing.assert_array_equal(joints_box(joints2d, 1.5, (30, 50)), [5, 10, 24.5, 39.5])  # it ends at 29.5, 49.5
+    assert joints_box(joints2d, 1.5, (5, 50)) is None  # outside
 
 
 def test_more_than_six_limb_joints_are_needed():

@@ -150,15 +150,11 @@ def whole_box(points, margin=10):
 
 def write_video(path, joints3d, subject, camera, num_frames=None):
     """joints3d: [num_frames, 32, 3]; the last one again where the video is longer."""
-    width, height = IMAGE_SIZES[camera]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), 50, (width, height))
-    assert writer.isOpened()
-    for i in range(len(joints3d) if num_frames is None else num_frames):
-        image = painted_people.gray_image(width, height)
+    num_frames = len(joints3d) if num_frames is None else num_frames
+    images = [painted_people.gray_image(*IMAGE_SIZES[camera]) for _ in range(num_frames)]
+    for i, image in enumerate(images):
         painted_people.paint(image, image_points(joints3d[min(i, len(joints3d) - 1)][PAINTED], subject, camera), radius=5)
-        writer.write(np.ascontiguousarray(image[..., ::-1]))
-    writer.release()
+    painted_people.write_video(path, images, "mp4v")
 
 
 def write_sequence(raw_dir, subject, sequence, joints3d, cameras=CAMERAS, *, label_shift=0.0, num_video_frames=None,

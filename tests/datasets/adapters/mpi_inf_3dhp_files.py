@@ -5,6 +5,8 @@ import h5py
 import numpy as np
 import scipy.io
 
+from tests.datasets.adapters.painted_people import write_video
+
 GREEN = (40, 120, 60)
 IMAGE_SIDE = 2048
 # The 28 joints as they stand in annot.mat: name, and mm in the world, y up. No dot covers another one in cameras 0, 12, 13.
@@ -96,16 +98,6 @@ def paint(image, joints2d, colors, radius=9):
         cv2.circle(image, np.round(center * 16).astype(int).tolist(), radius * 16, [int(c) for c in color], -1, cv2.LINE_AA, 4)
 
 
-def write_video(path, images):
-    """A lossless one, so that colours can be checked."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"HFYU"), 25, (IMAGE_SIDE, IMAGE_SIDE))
-    assert writer.isOpened()
-    for image in images:
-        writer.write(np.ascontiguousarray(image[..., ::-1]))
-    writer.release()
-
-
 def blank(color):
     return np.full((IMAGE_SIDE, IMAGE_SIDE, 3), color, np.uint8)
 
@@ -137,14 +129,14 @@ def write_sequence(raw_dir, colors, joints3d_world, subject=1, sequence=1, camer
         images = [blank(GREEN) for _ in points]
         for image, joints2d in zip(images, points, strict=True):
             paint(image, joints2d, colors)
-        write_video(folder / "imageSequence" / f"video_{camera}.avi", images)
+        write_video(folder / "imageSequence" / f"video_{camera}.avi", images, "HFYU", 25)
         if with_masks:
-            write_video(folder / "FGmasks" / f"video_{camera}.avi", map(foreground, points))
+            write_video(folder / "FGmasks" / f"video_{camera}.avi", map(foreground, points), "HFYU", 25)
         if chair is not None:
             x, y, width, height = chair
             image = blank((220, 0, 0))
             image[y:y + height, x:x + width] = 10, 0, 0
-            write_video(folder / "ChairMasks" / f"video_{camera}.avi", [image] * len(points))
+            write_video(folder / "ChairMasks" / f"video_{camera}.avi", [image] * len(points), "HFYU", 25)
 
 
 def rotation_of_test_camera(name):

@@ -1,6 +1,7 @@
 """Pictures of people whose joints are coloured dots, and where the dots are: for tests of adapters against planted truth."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -60,6 +61,18 @@ def write_jpeg(path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
                                                      cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])
+
+
+def write_video(path, images: Iterable[np.ndarray], codec: str, rate: float = 50.0) -> None:
+    """Writes one image [h, w, 3] uint8 RGB or more as a video; the codecs FFV1 and HFYU change no pixel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = iter(images)
+    first = next(images)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), rate, first.shape[1::-1])
+    assert writer.isOpened()
+    for image in itertools.chain([first], images):
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
+    writer.release()
 
 
 def find_dots(image: np.ndarray, num_joints: int) -> np.ndarray:

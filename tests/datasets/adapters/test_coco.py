@@ -71,7 +71,7 @@ def test_one_person_by_hand(tmp_path):
     assert example.mask.shape == (360, 640) and example.mask[45:309, 90:449].all() and not example.mask[:, 452:].any()
     assert example.provenance == {"source": "train2017/000000000001.jpg", "frame": 1, "annotation": 1}
     assert example.camera is None and example.joints3d_world is None
-    assert ADAPTER.label_kind(tmp_path) == "2d" and ADAPTER.skeleton(tmp_path) == "coco_17"
+    assert ADAPTER.label_kind(tmp_path) == "2d" and ADAPTER.label_skeleton(tmp_path) == "coco_17"
 
 
 def flags_set(num_visible, num_hidden, first=0):

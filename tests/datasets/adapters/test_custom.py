@@ -97,7 +97,7 @@ def documented_examples():
 def test_the_documented_example_by_hand(tmp_path):
     folder = write(tmp_path, documented_examples()[0])
     assert ADAPTER.label_kind(folder) == "3d"
-    assert skeleton_from_dict(ADAPTER.skeleton(folder)).joint_names == tuple(JOINT_NAMES)
+    assert skeleton_from_dict(ADAPTER.label_skeleton(folder)).joint_names == tuple(JOINT_NAMES)
     (front,), (side,) = load_all(folder, "train"), load_all(folder, "validation")
     assert load_all(folder, "test") == []
     # front: (0, 0.05, 4) m -> 500 * 0.05 / 4 = 6.25 below the principal point; the head 0.65 m above it; left hip right
@@ -495,7 +495,7 @@ def test_folders_without_annotations_or_people_or_one_skeleton(tmp_path):
 def test_real_3d_samples_project_onto_their_2d_labels(real_samples, tmp_path, write_custom, max_mean_px, max_px,
                                                       skeleton_name):
     write_custom(real_samples, tmp_path)
-    assert ADAPTER.label_kind(tmp_path) == "3d" and ADAPTER.skeleton(tmp_path)["name"] == skeleton_name
+    assert ADAPTER.label_kind(tmp_path) == "3d" and ADAPTER.label_skeleton(tmp_path)["name"] == skeleton_name
     examples = load_all(tmp_path)
     labels = json.loads((tmp_path / "annotations.json").read_text())["images"]
     assert len(examples) == len(labels) == 3

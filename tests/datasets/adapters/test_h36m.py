@@ -15,6 +15,7 @@ from datasets.prepare import prepare
 from posepile.data.records import PreparedDataset
 from posepile.geometry.camera import project
 from tests.datasets.adapters import h36m_files as files
+from tests.datasets.adapters.painted_people import write_video
 
 ADAPTER = h36m.ADAPTER
 CAMERA = files.CAMERAS[1]
@@ -183,7 +184,7 @@ def test_broken_metadata_is_explained(raw_dir, w0, message):
 
 
 def test_adapter_can_be_sent_to_a_worker():
-    assert pickle.loads(pickle.dumps(ADAPTER)).skeleton(None) == "h36m_25"
+    assert pickle.loads(pickle.dumps(ADAPTER)).label_skeleton(None) == "h36m_25"
 
 
 # The joints of the real sample, by their names in the fact sheet of the 17-joint protocol.
@@ -223,11 +224,7 @@ def test_real_pictures_cameras_and_poses(real_samples, tmp_path):
         points = np.array(annotation["keypoints"]).reshape(17, 3)[:, :2]
         files.write_boxes(folder / "MySegmentsMat" / "ground_truth_bb" / f"{sequence}.{camera_id}.mat",
                           [files.whole_box(points, 40)], image.shape[1::-1])
-        (folder / "Videos").mkdir()
-        writer = cv2.VideoWriter(str(folder / "Videos" / f"{sequence}.{camera_id}.mp4"), cv2.CAP_FFMPEG,
-                                 cv2.VideoWriter_fourcc(*"mp4v"), 50, image.shape[1::-1])
-        writer.write(image)
-        writer.release()
+        write_video(folder / "Videos" / f"{sequence}.{camera_id}.mp4", [image[..., ::-1]], "mp4v")
         truth[f"{subject}/{sequence}"] = points
     examples = load_all(tmp_path)
     assert [e.provenance["sequence"] for e in examples] == ["S1/Directions 1", "S5/SittingDown", "S7/Greeting"]

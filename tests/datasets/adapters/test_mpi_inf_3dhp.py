@@ -246,7 +246,7 @@ def test_nan_labels_are_an_error(tmp_path):
 
 
 def test_adapter_can_be_sent_to_a_worker():
-    assert pickle.loads(pickle.dumps(ADAPTER)).skeleton(None) == "mpi_inf_3dhp_28"
+    assert pickle.loads(pickle.dumps(ADAPTER)).label_skeleton(None) == "mpi_inf_3dhp_28"
 
 
 # --------------------------------------------------------------------------------------------------------- the real sample

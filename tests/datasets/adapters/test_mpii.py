@@ -1,5 +1,6 @@
 """The MPII adapter on hand-made MATLAB and JSON files with their quirks, and on the real sample."""
 
+import collections
 import json
 import pickle
 
@@ -10,6 +11,7 @@ import scipy.io
 
 from datasets.adapters import mpii
 from datasets.cropping import load_image
+from datasets.detector_results import assign_detections
 
 ADAPTER = mpii.ADAPTER
 
@@ -145,6 +147,7 @@ def test_splits_of_json_lists(tmp_path, names, train, validation):
     (json_person(joints=[["x", 2]] * 16), "entry 0 needs image, joints"),
     ({"image": "one.jpg"}, "entry 0 needs image, joints.*KeyError"),
     (json_person(image="../one.jpg"), "leaves the folder"),
+    (json_person(image=["one.jpg"]), r"person 0: image: expected a file path"),
     (json_person(image="two.jpg"), r"person 0 is in the image .*two\.jpg, which is missing"),
 ])
 def test_broken_json_lists_are_explained(tmp_path, person, message):
@@ -153,8 +156,39 @@ def test_broken_json_lists_are_explained(tmp_path, person, message):
         load_all(tmp_path)
 
 
+def test_runs_end_where_images_end(tmp_path, monkeypatch):
+    names = ["one.jpg", "two.jpg", "one.jpg", "three.jpg", "one.jpg", "three.jpg"]
+    for name in names:
+        write_image(tmp_path / "images" / name)
+    write_json(tmp_path / "train.json", [json_person(image=name) for name in names])
+    monkeypatch.setattr(mpii, "PEOPLE_PER_UNIT", 2)
+    assert [(unit["first"], unit["last"]) for unit in ADAPTER.list_units(tmp_path, "train")] == [(0, 3), (3, 6)]
+    assert [(e.image.stem, e.provenance["annotation"]) for e in load_all(tmp_path)] == [
+        ("one", "person 0"), ("one", "person 2"), ("one", "person 4"), ("two", "person 1"), ("three", "person 3"),
+        ("three", "person 5")]
+    monkeypatch.setattr(mpii, "PEOPLE_PER_UNIT", 3)
+    assert [(unit["first"], unit["last"]) for unit in ADAPTER.list_units(tmp_path, "train")] == [(0, 3), (3, 6)]
+    write_json(tmp_path / "train.json", [])
+    assert ADAPTER.list_units(tmp_path, "train") == []
+
+
+def test_only_people_who_were_detected_are_kept_with_detections(tmp_path):
+    for name in ("one.jpg", "two.jpg"):
+        write_image(tmp_path / "images" / name)
+    beside = [[x + 100, y] for x, y in json_person()["joints"]]
+    write_json(tmp_path / "train.json", [json_person(), json_person("two.jpg"), json_person(joints=beside)])
+    items = load_all(tmp_path)
+    x, y, width, height = items[0].bbox
+    # One overlaps by 0.11, one by 0.09, and what is right is not sure enough.
+    found = np.array([[x, y, width, 0.11 * height, 0.5], [x + 100, y, width, 0.09 * height, 0.9], [*items[1].bbox, 0.49]])
+    matched = list(assign_detections(items, tmp_path, ADAPTER.detection_rule, lambda person: found, collections.Counter()))
+    # The second image has the first detection, too, which is of its only person.
+    assert [(e.image.stem, e.provenance["annotation"]) for e in matched] == [("one", "person 0"), ("two", "person 1")]
+    np.testing.assert_allclose(matched[0].bbox, found[0, :4])
+
+
 def test_adapter_can_be_sent_to_a_worker():
-    assert pickle.loads(pickle.dumps(ADAPTER)).skeleton(None) == "mpii_16"
+    assert pickle.loads(pickle.dumps(ADAPTER)).label_skeleton(None) == "mpii_16"
 
 
 def test_real_sample(real_samples):

@@ -15,7 +15,7 @@ from datasets.prepare import prepare
 from posepile.data.records import PreparedDataset
 from posepile.geometry.camera import Camera, project, transform
 from posepile.geometry.skeleton import load_skeleton
-from tests.datasets.adapters.painted_people import body, check_crop, gray_image, paint, write_jpeg
+from tests.datasets.adapters.painted_people import body, check_crop, gray_image, paint, write_jpeg, write_video
 
 ADAPTER = muco_3dhp.ADAPTER
 SKELETON = load_skeleton("mpi_inf_3dhp_28")
@@ -56,14 +56,6 @@ def tone(subject):
     return 100 + 20 * subject
 
 
-def write_video(path, images):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 25, (SIDE, SIDE))
-    for image in images:
-        writer.write(np.ascontiguousarray(image[..., ::-1]))
-    writer.release()
-
-
 def write_labels(raw_dir, subject):
     """Returns: the folder of the sequence."""
     folder = raw_dir / f"S{subject}" / "Seq1"
@@ -99,10 +91,10 @@ def write_sequence(raw_dir, subject):
         images.append(image)
         foregrounds.append(np.where(with_chair(subject, mask)[..., None], np.uint8([255, 90, 0]), np.uint8([60, 0, 0])))
         chairs.append(np.where(with_chair(subject, mask) & ~mask, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2))
-    write_video(folder / "imageSequence" / f"video_{CAMERA}.avi", images)
-    write_video(folder / "FGmasks" / f"video_{CAMERA}.avi", foregrounds)
+    write_video(folder / "imageSequence" / f"video_{CAMERA}.avi", images, "FFV1", 25)
+    write_video(folder / "FGmasks" / f"video_{CAMERA}.avi", foregrounds, "FFV1", 25)
     if subject == 2:
-        write_video(folder / "ChairMasks" / f"video_{CAMERA}.avi", chairs)
+        write_video(folder / "ChairMasks" / f"video_{CAMERA}.avi", chairs, "FFV1", 25)
 
 
 @pytest.fixture(name="raw_dir", scope="module")

@@ -1,5 +1,6 @@
 """The PoseTrack adapter on a tiny hand-made folder and on the real sample."""
 
+import collections
 import json
 import pickle
 
@@ -9,6 +10,7 @@ import pytest
 
 from datasets.adapters import posetrack
 from datasets.cropping import load_image
+from datasets.detector_results import assign_detections, index_detections, open_detections
 
 ADAPTER = posetrack.ADAPTER
 
@@ -55,7 +57,7 @@ def test_one_person_by_hand(tmp_path):
     np.testing.assert_array_equal(example.bbox, [90, 40, 190, 190])
     assert example.provenance == {"source": "images/train/000001_mpii/000000.jpg", "sequence": "000001_mpii",
                                   "frame": 0, "subject": 5, "annotation": 500}
-    assert ADAPTER.label_kind(tmp_path) == "2d" and ADAPTER.skeleton(tmp_path) == "posetrack_17"
+    assert ADAPTER.label_kind(tmp_path) == "2d" and ADAPTER.label_skeleton(tmp_path) == "posetrack_17"
 
 
 @pytest.mark.parametrize("root", ["posetrack_data/annotations", "annotations"])
@@ -74,7 +76,7 @@ def test_training_frames_without_movement_are_left_out(tmp_path):
     moved[48] += 25  # one ankle by half of the head's diagonal
     write_video(tmp_path, [annotation(0), annotation(1, keypoints=keypoints(24.9)), annotation(2, keypoints=moved),
                            annotation(3, keypoints=moved), annotation(1, track=1)])
-    assert [(e.provenance["subject"], e.provenance["frame"]) for e in load_all(tmp_path)] == [(0, 0), (0, 2), (1, 1)]
+    assert [(e.provenance["subject"], e.provenance["frame"]) for e in load_all(tmp_path)] == [(0, 0), (1, 1), (0, 2)]
 
 
 def test_validation_frames_and_unknown_tracks_all_stay(tmp_path):
@@ -95,24 +97,23 @@ def test_people_without_box_or_with_few_limb_joints_are_skipped(tmp_path):
     assert [e.provenance["subject"] for e in load_all(tmp_path)] == [4]
 
 
-def pose(x=0.0, y=0.0, missing=()):
-    joints2d = np.array([[x, y], [x + 50, y], [x, y + 50]], np.float64)
-    joints2d[list(missing)] = np.nan
-    return joints2d
-
-
-def test_select_frames_by_hand():
-    def select(*poses):
-        return posetrack.select_frames(poses, [10.0] * len(poses))
-
-    assert select(pose(), pose(9), pose(10)) == [0, 2]  # against the last kept frame, not the one before
-    assert select(pose(), pose(6, 7), pose(6, 8)) == [0, 2]  # distances 9.2 and 10
-    assert select(pose(missing=[0]), pose(1)) == [0, 1]  # a joint newly labelled
-    assert select(pose(), pose(1, missing=[0]), pose(2)) == [0]  # one that vanishes and returns is none
-    assert select(pose(missing=[0, 1, 2]), pose()) == [1]  # the first frame with a label
-    # Each joint by itself: all three moving by 9 px make 15.6 px in one norm over the pose.
-    assert select(pose(), pose(9)) == [0]
-    assert posetrack.select_frames([pose(), pose(4), pose(4.5)], [5.0, 5.0, 4.5]) == [0, 2]
+def test_people_of_an_image_follow_one_another_for_a_detector(tmp_path):
+    beside = keypoints(150)
+    write_video(tmp_path, [annotation(1, track=7), annotation(0, track=7, keypoints=keypoints(40)),
+                           annotation(0, track=8, keypoints=beside, bbox=[240, 40, 150, 190]),
+                           annotation(1, track=9, keypoints=beside)])
+    items = load_all(tmp_path)
+    assert [(e.provenance["frame"], e.provenance["subject"]) for e in items] == [(0, 7), (0, 8), (1, 7), (1, 9)]
+    # In the numbered image both people overlap with both detections.
+    (tmp_path / "boxes.json").write_text(json.dumps([
+        {"image_id": 0, "bbox": [230.5, 40.5, 150, 190], "score": 0.4},
+        {"image_id": 0, "bbox": [80.5, 40.5, 190, 190], "score": 0.01}]))
+    index_detections(tmp_path / "boxes.json", tmp_path / "database", ADAPTER.detection_rule)
+    counts = collections.Counter()
+    with open_detections(tmp_path / "database", tmp_path, ADAPTER.detection_rule) as find:
+        matched = list(assign_detections(items, tmp_path, ADAPTER.detection_rule, find, counts))
+    assert [e.bbox[0] for e in matched] == [80, 230, 90, 90]  # without detection people keep their boxes
+    assert counts["images"] == 2
 
 
 def test_joints_in_another_order(tmp_path):

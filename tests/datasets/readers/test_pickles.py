@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from datasets.readers.pickles import ChumpyArray, read_pickle
+from datasets.readers.pickles import ChumpyArray, DataFrame, read_pickle
+from tests.datasets.readers.pandas_files import VERSIONS, Call, Name, data_frame, dumps
 
 NESTED = {"array": np.arange(6, dtype=">f4").reshape(2, 3), "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
           "list": [1, 2.5, "text", b"bytes", None, True, 2**70, 1 + 2j], "names": np.array(["ab", "c"]),
@@ -145,6 +146,9 @@ DEEP = b"N" + b"\x85" * 500_000
 TWICE_EACH = b"K\x01q\x00" + b"".join(b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60))
 AGAIN_AND_AGAIN = (b"\x80\x02](c_codecs\nencode\nX" + number("I", 10_000) + b"a" * 10_000 + b"\x85q\x00R"
                    + b"c_codecs\nencode\nh\x00R" * 1000 + b"e.")
+OBJECTS_AGAIN = (b"\x80\x02](](" + b"N" * 1000 + b"eq\x00" + 200 * (
+    b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01M\xe8\x03\x85cnumpy\ndtype\nU\x02O8"
+    b"K\x00K\x01\x87R" + dtype_state(b"|") + b"b\x89h\x00tb") + b"e.")  # 1000 objects, in 200 arrays
 
 
 @pytest.mark.parametrize(("content", "reason"), [
@@ -164,6 +168,7 @@ AGAIN_AND_AGAIN = (b"\x80\x02](c_codecs\nencode\nX" + number("I", 10_000) + b"a"
     (b"\x80\x02}(" + TWICE_EACH + b"Nu.", "tuple in a key"),  # takes 2**60 steps to hash
     (b"\x80\x02}" + DEEP + b"Ns.", "tuple in a key"),  # overflows the stack
     (b"\x80\x04\x8f(" + DEEP + b"\x90.", "tuple in a key"), (AGAIN_AND_AGAIN, "more bytes of arrays"),
+    (OBJECTS_AGAIN, "more bytes of arrays"),
     (b"\x80\x02c__builtin__\nset\nq\x000h\x00b.", "IndexError|sets the state"),
     (b"", "EOFError"), (b"\x80", "struct|index"), (b".", "IndexError"), (b"\xff\xfe\xfd", "KeyError"),
     (b"\x80\x09N.", "unsupported pickle protocol"), (b"I" + b"9" * 10_000 + b"\n.", "integer string conversion")])
@@ -267,3 +272,127 @@ def test_numbers_keep_their_type_and_value(tmp_path):
     for value in (math.inf, -0.0, 1e-310, np.float16(0.1), np.complex64(1j), np.int64(-3), np.str_("ab")):
         assert repr(read_pickle(write(tmp_path, pickle.dumps(value)))) == repr(value)
     assert math.isnan(read_pickle(write(tmp_path, pickle.dumps(math.nan))))
+
+
+def selection(a, idxs, preferred_shape):
+    """chumpy's selection from an array, whose state is a table, too."""
+    return Call(Name("chumpy.reordering", "Select"), None, {
+        "a": a, "idxs": idxs, "preferred_shape": preferred_shape, "_dirty_vars": {"a"}, "_itr": None})
+
+
+def test_selections_of_chumpy(tmp_path):
+    source = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    chumpy = Call(Name("chumpy.ch", "Ch"), None, {"x": source, "_itr": None})
+    columns = selection(chumpy, np.array([0, 1, 4, 5, 8, 9]), (3, 2))  # entries are counted row by row
+    path = write(tmp_path, dumps({"columns": columns, "plain": selection(source, np.array([11, 2]), (2,)),
+                                  "nested": selection(columns, np.array([5, 4]), (1, 2))}, 2))
+    found = read_pickle(path, allow_chumpy=True)
+    assert all(isinstance(value, ChumpyArray) for value in found.values())
+    np.testing.assert_array_equal(np.asarray(found["columns"]), [[0, 1], [4, 5], [8, 9]])
+    np.testing.assert_array_equal(found["plain"].x, [11, 2])
+    np.testing.assert_array_equal(found["nested"].x, [[9, 8]])
+    with pytest.raises(ValueError, match=r"asks for chumpy\.reordering\.Select"):
+        read_pickle(path, allow_pandas=True)
+
+
+ONE = np.zeros(1)
+MANY = np.zeros(100_000, np.int8)
+
+
+@pytest.mark.parametrize(("value", "reason"), [
+    (selection(ONE, np.array([1]), (1,)), "IndexError"), (selection(ONE, np.array([0]), (2,)), "reshape"),
+    (selection([1.0], np.array([0]), (1,)), "list where an array"), (selection(ONE, [0], (1,)), "list where an array"),
+    (Call(Name("chumpy.ch", "Ch"), None, {"a": ONE}), "KeyError"),
+    ([selection(ONE, MANY, (100_000,))] * 2, "more bytes of arrays")])
+def test_broken_selections_are_refused(tmp_path, value, reason):
+    with pytest.raises(ValueError, match=rf"file\.pkl cannot be read as a pickle.*{reason}"):
+        read_pickle(write(tmp_path, dumps(value, 2)), allow_chumpy=True)
+
+
+COLUMNS = {"imgPath": ["a.png", "b.png", "c.png"], "camX": [1.5, -2.0, 0.0], "X": [[1.0], [], [2.0, 3.0]],
+           "camYaw": [30, 0, -30], "isValid": [[True], [], [True, False]], "flag": [True, False, True],
+           "camY": [0.5, 0.25, 4.0],
+           "joints": [[np.eye(3)], [], [np.eye(3), np.ones((2, 3))]], "mixed": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("index", [None, [5, 7, 7]])
+def test_data_frames_are_tables_of_lists(tmp_path, version, protocol, index):
+    path = write(tmp_path, dumps(data_frame(COLUMNS, version, index), protocol))
+    frame = read_pickle(path, allow_pandas=True)
+    assert isinstance(frame, DataFrame)
+    assert_same(dict(frame), COLUMNS)
+    with pytest.raises(ValueError, match=r"asks for pandas\.core\.frame\.DataFrame, which is refused"):
+        read_pickle(path, allow_chumpy=True, allow_sparse=True)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_large_arrays_can_be_skipped(tmp_path, protocol):
+    frame = data_frame({"small": [[np.eye(3)]], "large": [[np.ones((200, 3)), np.ones((200, 3), np.float32)]]}, "1.2")
+    path = write(tmp_path, dumps(frame, protocol))
+    found = read_pickle(path, allow_pandas=True, skip_above=2000)
+    np.testing.assert_array_equal(found["small"][0][0], np.eye(3))
+    assert [array.size for array in found["large"][0]] == [0, 0]
+    found = read_pickle(path, allow_pandas=True, skip_above=2400)
+    assert [array.shape for array in found["large"][0]] == [(0,), (200, 3)]
+
+
+def manager(blocks, names, rows):
+    index, kind = Name("pandas.core.indexes.base", "_new_Index"), Name("pandas.core.indexes.base", "Index")
+    axes = [Call(index, (kind, {"data": labels, "name": None})) if isinstance(labels, np.ndarray) else labels
+            for labels in (names, rows)]
+    calls = tuple(Call(Name("pandas._libs.internals", "_unpickle_block"), (*block, 2)) for block in blocks)
+    return Call(Name("pandas.core.internals.managers", "BlockManager"), (calls, axes))
+
+
+def frame_of(blocks, names, rows):
+    return Call(Name("pandas.core.frame", "DataFrame"), None, {"_mgr": manager(blocks, names, rows)})
+
+
+TWO, AB = np.zeros((2, 3)), np.array(["a", "b"])
+FIRST_TWO = Call(Name("builtins", "slice"), (0, 2, 1))
+HUGE_SLICE = Call(Name("builtins", "slice"), (0, 10**15, 1))
+HUGE_RANGE = Call(Name("pandas.core.indexes.base", "_new_Index"), (
+    Name("pandas.core.indexes.range", "RangeIndex"), {"start": 0, "stop": 10**15, "step": 1}))
+THREE_ROWS = np.arange(3)
+SAME = manager([(MANY.reshape(1, -1), np.array([0]))], np.array(["a"]), MANY)
+
+
+@pytest.mark.parametrize(("value", "reason"), [
+    (frame_of([(TWO, np.array([0]))], AB, THREE_ROWS), "longer"),
+    (frame_of([(TWO, np.array([0, 0]))], AB, THREE_ROWS), "once"),
+    (frame_of([(TWO, np.array([0, 2]))], AB, THREE_ROWS), "expected each once"),
+    (frame_of([(TWO, np.array([0, -1]))], AB, THREE_ROWS), "expected each once"),
+    (frame_of([(TWO, FIRST_TWO)], np.array(["a", "a"]), THREE_ROWS), "expected each once"),
+    (frame_of([(TWO, FIRST_TWO)] * 2, AB, THREE_ROWS), r"blocks of shapes"),
+    (frame_of([(TWO, FIRST_TWO)], AB, np.arange(4)), r"2 columns and 4 rows has blocks of shapes \[\(2, 3\)\]"),
+    (frame_of([(TWO, HUGE_SLICE)], HUGE_RANGE, THREE_ROWS), "blocks of shapes"),
+    (frame_of([(TWO, FIRST_TWO)], AB, HUGE_RANGE), "blocks of shapes"),
+    (frame_of([(TWO, 7)], AB, THREE_ROWS), "int where an array"),
+    (frame_of([([[1]], FIRST_TWO)], AB, THREE_ROWS), "list where an array"),
+    (frame_of([(TWO, FIRST_TWO)], ["a", "b"], THREE_ROWS), "list where an array"),
+    (frame_of([(TWO, FIRST_TWO)], np.array([["a"], ["b"]]), THREE_ROWS), "list in a key"),
+    ([Call(Name("pandas.core.frame", "DataFrame"), None, {"_mgr": SAME}) for _ in range(9)], "more bytes of arrays"),
+    (Call(Name("pandas.core.frame", "DataFrame"), None, {}), "KeyError"),
+    (Call(Name("pandas.core.indexes.base", "_new_Index"), (Name("pandas.core.frame", "DataFrame"), {})), "labels of type"),
+    (Call(Name("functools", "partial"), (Name("builtins", "slice"),)), "functools.partial of another function"),
+    (Call(Name("functools", "partial"), (Name("os", "system"), "touch planted")), r"os\.system, which is refused"),
+    (Call(Name("pandas.core.frame", "DataFrame"), None, {"_mgr": Call(Name("os", "system"), ("touch planted",))}),
+     r"os\.system"),
+    (Call(Name("pandas.io.pickle", "read_pickle"), ("planted",)), r"pandas\.io\.pickle\.read_pickle, which is refused"),
+    (Call(Name("pandas.core.internals.blocks", "new_block"), (TWO,)), "not callable"),
+    (Call(Name("pandas.core.frame", "DataFrame"), (COLUMNS,)), "not callable"),
+])
+def test_broken_and_hostile_data_frames_are_refused(tmp_path, monkeypatch, value, reason):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"file\.pkl cannot be read as a pickle.*({reason})"):
+        read_pickle(write(tmp_path, dumps(value)), allow_pandas=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["file.pkl"]
+
+
+def test_cut_data_frames_are_named(tmp_path):
+    content = dumps(data_frame(COLUMNS, "1.2"))
+    for length in range(0, len(content), 37):
+        with pytest.raises(ValueError, match=r"file\.pkl cannot be read as a pickle"):
+            read_pickle(write(tmp_path, content[:length]), allow_pandas=True)

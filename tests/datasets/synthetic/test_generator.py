@@ -58,7 +58,7 @@ def test_folder_prepared_before_there_was_a_validation_split_stays_as_it_is(tmp_
 def test_records_are_complete_and_consistent(name):
     adapter = ADAPTERS[name]
     split = "test" if name == "synthetic_test" else "train"
-    skeleton = skeleton_from_dict(adapter.skeleton(None))
+    skeleton = skeleton_from_dict(adapter.label_skeleton(None))
     example = parse_example(_payload((name, split, 27)), skeleton.num_joints, name)
     image = example.decode_image()
     assert image.shape == (generator.IMAGE_SIDE, generator.IMAGE_SIDE, 3)

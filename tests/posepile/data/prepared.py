@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from posepile.data import records
+from posepile.data.atomic_files import write_json
 from posepile.data.augmentation import NO_AUGMENTATION, AugmentationConfig
 from posepile.data.records import Example, PreparedDataset
 from posepile.geometry import camera
@@ -47,7 +48,7 @@ def write_prepared(folder: pathlib.Path, name: str, skeleton: Skeleton | str, ex
     if (dataset_dir / records.MANIFEST_NAME).exists():
         splits = PreparedDataset(dataset_dir).manifest["splits"]
     splits[split] = {"num_examples": len(examples), "num_units": 1, "shards": shards}
-    records.write_json(dataset_dir / records.MANIFEST_NAME, {
+    write_json(dataset_dir / records.MANIFEST_NAME, {
         "name": name, "kind": kind, "skeleton": skeleton.to_dict(), "splits": splits, "bone_lengths_mm": {},
         "licence": "none needed", "version": "0", "skipped": []})
     return PreparedDataset(dataset_dir)

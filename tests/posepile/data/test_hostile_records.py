@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from posepile.data import records, tfrecord
+from posepile.data.atomic_files import write_json
 from posepile.data.records import Example, PreparedDataset
 from posepile.data.tfrecord import CorruptRecordError
 from tests.posepile.data.prepared import encode_jpeg, write_prepared
@@ -267,7 +268,7 @@ def read_hostile_records(folder, num_records, seed):
         np.save(records.index_path(dataset.folder, "train"), np.stack([np.zeros_like(sizes), offsets, sizes], axis=1))
         manifest = dataset.manifest
         manifest["splits"]["train"]["num_examples"] = len(hostile)
-        records.write_json(dataset.folder / records.MANIFEST_NAME, manifest)
+        write_json(dataset.folder / records.MANIFEST_NAME, manifest)
         dataset = PreparedDataset(dataset.folder)
         for position, (mutation, _) in enumerate(hostile):
             reset_peak_memory()

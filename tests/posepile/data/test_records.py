@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from posepile.data import records, tfrecord
+from posepile.data.atomic_files import atomic_file, write_json
 from posepile.data.records import Example, PreparedDataset
 from posepile.data.tfrecord import CorruptRecordError
 from tests.posepile.data.prepared import dotted_example, encode_jpeg, write_prepared
@@ -318,15 +319,15 @@ def test_broken_manifest_is_named(dataset, content):
 
 @pytest.mark.parametrize("table", [{"num_examples": "many", "shards": []}, {"num_examples": 1, "shards": None}, [], None])
 def test_broken_table_of_splits_is_named(dataset, table):
-    records.write_json(dataset.folder / "manifest.json", {**dataset.manifest, "splits": {"train": table}})
+    write_json(dataset.folder / "manifest.json", {**dataset.manifest, "splits": {"train": table}})
     with pytest.raises(ValueError, match=r"manifest\.json is not a manifest"):
         PreparedDataset(dataset.folder)
 
 
 def test_atomic_file_leaves_nothing_behind_when_it_fails(tmp_path):
     path = tmp_path / "file.json"
-    records.write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError, match="stop"), records.atomic_file(path) as file:
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError, match="stop"), atomic_file(path) as file:
         file.write(b"half")
         raise RuntimeError("stop")
     assert json.loads(path.read_text()) == {"a": 1}

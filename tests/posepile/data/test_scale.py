@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from posepile.data import records, sampling
+from posepile.data.atomic_files import write_json
 from posepile.data.records import PreparedDataset
 from tests.posepile.data.prepared import dotted_example, write_prepared
 
@@ -51,7 +52,7 @@ def repeat_index(dataset, num_examples):
         for _ in range(num_examples // len(rows)):
             file.write(rows.tobytes())
     dataset.manifest["splits"]["train"]["num_examples"] = num_examples
-    records.write_json(dataset.folder / records.MANIFEST_NAME, dataset.manifest)
+    write_json(dataset.folder / records.MANIFEST_NAME, dataset.manifest)
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="measures memory as Linux shows it")

@@ -10,6 +10,7 @@ import pytest
 
 from ace.poses import read_poses
 from posepile.data import records
+from posepile.data.atomic_files import write_json
 from posepile.data.crops import crop_examples
 from posepile.data.records import PreparedDataset
 from posepile.data.tfrecord import CorruptRecordError
@@ -76,7 +77,7 @@ def datasets(tmp_path):
 
 
 def change_manifest(dataset, **entries):
-    records.write_json(dataset.folder / records.MANIFEST_NAME, {**dataset.manifest, **entries})
+    write_json(dataset.folder / records.MANIFEST_NAME, {**dataset.manifest, **entries})
     return PreparedDataset(dataset.folder)
 
 
@@ -131,7 +132,7 @@ def test_next_crops_are_made_while_the_model_predicts(datasets, monkeypatch):
     made = []
     is_second_made = threading.Event()
 
-    def crop(dataset, split, positions, crop_side):
+    def crop(dataset, split, positions, crop_side, geometry):
         made.append(positions.tolist())
         if len(made) == 2:
             is_second_made.set()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from posepile.data.records import atomic_file
+from posepile.data.atomic_files import atomic_file
 from posepile.training import run_directory
 from posepile.training.run_directory import RunDirectory, peak_memory_mb
 
