@@ -17,11 +17,13 @@ test: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.input_pipeline --json
+	$(BIN)/python -m benchmarks.preparation --json
 	$(BIN)/python -m benchmarks.synthetic --json
 	$(BIN)/python -m benchmarks.train_step --json
 	$(BIN)/python -m benchmarks.exact_resume --json
 	$(BIN)/python -m benchmarks.max_norm_stress --json
 	$(BIN)/python -m benchmarks.autoencoder --json
+	$(BIN)/python -m benchmarks.metrics --json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

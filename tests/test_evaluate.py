@@ -8,9 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 
 import evaluate
+from posepile.data.records import PreparedDataset
+from posepile.evaluation import benchmark
 from posepile.geometry.skeleton import merged_joint_names, skeleton_from_dict
+from posepile.prediction.predictor import Predictor
+from posepile.prediction.test_time_augmentation import make_views
 from tests import end_to_end
 
 # Two poses of three joints, metres apart enough to pass as millimetres. Relative to joint 0 the errors are
@@ -31,14 +36,14 @@ def files(tmp_path):
 
 @pytest.fixture
 def without_tensorflow(tmp_path):
-    """Runs evaluate.py with its arguments where tensorflow and keras cannot be imported."""
+    """Runs evaluate.py with its arguments where nothing that trains, decodes or draws can be imported."""
     program = tmp_path / "without_tensorflow.py"
     program.write_text(f"""
 import importlib.abc, runpy, sys
 
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tensorflow", "keras"):
+        if name.partition(".")[0] in ("tensorflow", "keras", "cv2", "matplotlib"):
             raise ModuleNotFoundError(f"{{name}} is blocked")
 
 sys.meta_path.insert(0, Blocker())
@@ -50,15 +55,19 @@ runpy.run_path({str(end_to_end.REPOSITORY / "evaluate.py")!r}, run_name="__main_
 
 
 def test_files_are_scored_without_tensorflow(files, without_tensorflow, tmp_path):
-    output = tmp_path / "scores.json"
+    output, folder = tmp_path / "scores.json", tmp_path / "evaluation"
 
-    result = without_tensorflow(*files, f"--output={output}")
+    result = without_tensorflow(*files, f"--output={output}", f"--output-dir={folder}")
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.search(rf"^mpjpe +{MPJPE:.2f}$", result.stdout, re.MULTILINE)
+    assert re.search(rf"^MPJPE, mm +{MPJPE:.2f} \[", result.stdout, re.MULTILINE)
     scores = json.loads(output.read_text())
     assert scores["metrics"]["mpjpe"] == pytest.approx(MPJPE)
     assert scores["metrics"]["num_poses"] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "scores.csv", "scores.json"]
+    assert json.loads((folder / "scores.json").read_text()) == scores
+    assert "annotations,flat,,,mpjpe," in (folder / "scores.csv").read_text()
+    assert "Evaluation of predictions" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("arguments", [("--compare", "better.npz", "predictions.npz"),
@@ -87,12 +96,21 @@ def test_run_is_scored_as_the_training_did(finished_run, tiny_data_root, tmp_pat
     run, _ = finished_run
 
     result = end_to_end.run_program("evaluate.py", f"--model={run}", "--benchmarks=demo", f"--data-root={tiny_data_root}",
-                                    "--output=scores.json", cwd=tmp_path)
+                                    "--output=scores.json", "--output-dir=all", cwd=tmp_path)
 
     assert result.returncode == 0, result.stderr
-    assert "synthetic_test:" in result.stdout and "MPJPE, mm" in result.stdout
+    assert "\nsynthetic_test\n" in result.stdout and "MPJPE, mm" in result.stdout
     expected = json.loads((run / "evaluation" / "finetuned.json").read_text())
-    assert json.loads((tmp_path / "scores.json").read_text()) == expected
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    mean = scores.pop("mean_primary_error")
+    assert scores == expected
+    mpjpe = expected["synthetic_test"]["pooled"]["mpjpe"]
+    assert mean == {"value": mpjpe, "unit": "mm", "of": {"synthetic_test": {"metric": "mpjpe", "value": mpjpe}}}
+    assert f"Mean primary error: {mpjpe:.1f} mm (synthetic_test MPJPE {mpjpe:.1f})" in result.stdout
+    files = {str(path.relative_to(tmp_path / "all")) for path in (tmp_path / "all").rglob("*") if path.is_file()}
+    assert files == {"scores.json", "scores.csv", "report.html", "predictions/synthetic_test.npz",
+                     "annotations/synthetic_test.npz"}
+    assert f"Evaluation of {run.name}/finetuned" in (tmp_path / "all" / "report.html").read_text()
 
 
 def test_model_file_on_a_named_data_set(finished_run, tiny_data_root, tmp_path, capsys):
@@ -126,6 +144,39 @@ def test_models_are_compared_and_their_runs_left_alone(finished_run, tiny_data_r
     assert record["stamp"]["resampled"] == "sequences" and record["stamp"]["num_groups"] > 1
     assert f"{mpjpe['difference']:+.2f} [" in capsys.readouterr().out
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("arguments", "views"), [(["--num-aug=3"], {"num_aug": 3}), (["--flip-aug"], {"flip_aug": True})])
+def test_test_time_augmentation(arguments, views, finished_run, tiny_data_root, tmp_path):
+    run, output = finished_run[0], tmp_path / "scores.json"
+    arguments = [*arguments, f"--data-root={tiny_data_root}", f"--output={output}"]
+    with end_to_end.command_line(f"--model={run}", *arguments):
+        evaluate.main(["evaluate.py"])
+    record = json.loads(output.read_text())["synthetic_test"]
+    dataset = PreparedDataset(tiny_data_root / "synthetic_test")
+    expected = benchmark.evaluate_dataset(Predictor(run), dataset, views=make_views(**views))
+    assert record["pooled"] == pytest.approx(expected["pooled"], rel=1e-4)
+    plain = json.loads((run / "evaluation" / "finetuned.json").read_text())["synthetic_test"]
+    assert record["pooled"]["mpjpe"] != pytest.approx(plain["pooled"]["mpjpe"], rel=1e-4)
+    assert make_views(**views).stamp.items() <= record["stamp"].items()
+
+    with end_to_end.command_line(f"--compare={run},{run / 'initial.keras'}", *arguments):
+        evaluate.main(["evaluate.py"])
+    record = json.loads(output.read_text())["synthetic_test"]
+    assert record["models"]["finetuned"]["pooled"] == pytest.approx(expected["pooled"], rel=1e-4)
+
+
+def test_bad_test_time_augmentation(finished_run, tiny_data_root, files):
+    for base in ([f"--model={finished_run[0]}"], [f"--compare={finished_run[0]},{finished_run[0]}"],
+                 [f"--model={finished_run[0]}", "--save-predictions=new.npz", "--benchmarks=synthetic_photos"]):
+        for arguments, expected in ((["--num-aug=0"], ["num_aug must be a whole number from 1 on", "got 0"]),
+                                    (["--num-aug=-5"], ["got -5"]),
+                                    (["--num-aug=5", "--flip-aug"], ["leave out num_aug, which is 5"])):
+            assert_refused([*base, f"--data-root={tiny_data_root}", *arguments], expected)
+    for arguments in (["--num-aug=5"], ["--flip-aug"]):
+        assert_refused([*files, *arguments], ["--num-aug and --flip-aug", "leave them out for files of predictions"])
+    with pytest.raises(flags.IllegalFlagValueError, match="num_aug=five"), end_to_end.command_line("--num-aug=five"):
+        pass
 
 
 def test_predictions_are_saved_for_a_new_format(finished_run, tiny_data_root, tmp_path, capsys):
@@ -168,6 +219,18 @@ def test_an_added_format_is_scored(finished_run, tiny_data_root, tmp_path):
     np.savez(tmp_path / "renamed.npz", weights=np.eye(3, dtype=np.float32), joint_names=["a", "b", "c"],
              skeleton=json.dumps({"name": "abc", "joints": ["a", "b", "c"]}))
     assert_refused([*flags, f"--extra-formats={tmp_path / 'renamed.npz'}"], ["renamed.npz is for a model with 3 joints"])
+
+
+def test_bad_primaries_and_folders(files, finished_run, tiny_data_root, tmp_path):
+    model, root = f"--model={finished_run[0]}", f"--data-root={tiny_data_root}"
+    assert_refused([model, root, "--primary=synthetic_test:mpjp"], ["unknown metric mpjp", "pa_mpjpe"])
+    assert_refused([model, root, "--primary=h36m:mpjpe"], ["h36m is not evaluated", "synthetic_test"])
+    assert_refused([*files, "--primary=h36m:mpjpe"], ["--primary is for --model"])
+    (tmp_path / "file").write_text("")
+    assert_refused([model, root, f"--output-dir={tmp_path / 'file' / 'new'}"], ["file"])
+    assert_refused([*files, f"--output-dir={tmp_path / 'file' / 'new'}"], ["file"])
+    assert_refused(["--compare=A.npz,B.npz", files[1], "--output-dir=new"], ["--output-dir", "use --output"])
+    assert_refused([model, root, "--confidence=95"], ["--confidence", "0.95"])
 
 
 def test_bad_comparisons(files, finished_run, tiny_data_root, tmp_path):

@@ -75,10 +75,14 @@ def crop_examples(dataset: PreparedDataset, split: str, positions: Sequence[int]
 
     if images is None:
         images = np.empty((len(examples), crop_side, crop_side, 3), np.uint8)
+    decoded = None
     for row, example in enumerate(examples):
         is_replaced = background is not None and bool(background.is_replaced[row])
+        wanted = int(positions[row]), reductions[row], is_replaced
         try:
-            image, mask = _decode(example, reductions[row], with_mask=is_replaced)
+            if wanted != decoded:  # several views of an example may follow one another
+                image, mask = _decode(example, reductions[row], with_mask=is_replaced)
+                decoded = wanted
         except CorruptRecordError as error:
             raise UnusableExampleError(str(error), row) from error
         if mask is None:

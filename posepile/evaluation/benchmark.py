@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from posepile.data.atomic_files import atomic_file, write_json
 from posepile.data.crops import crop_examples
-from posepile.data.records import PreparedDataset, atomic_file, write_json
+from posepile.data.records import PreparedDataset
 from posepile.data.sampling import evenly_spread
 from posepile.evaluation.comparison import compare_poses, measure_poses
 from posepile.evaluation.prediction_files import Poses
@@ -24,6 +25,7 @@ from posepile.evaluation.scoring import (
 from posepile.geometry.camera import crop_cameras
 from posepile.geometry.skeleton import Skeleton, joint_indices, merged_joint_names
 from posepile.prediction.predictor import Predictor
+from posepile.prediction.test_time_augmentation import PLAIN, Views
 from posepile.training.plausibility import MIN_DEPTH_MM
 from posepile.training.pseudo_labels import predict_poses
 
@@ -66,35 +68,36 @@ def check_models(predictors: Mapping[str, Predictor], datasets: Sequence[Prepare
                 raise ValueError(f"{name}: {error}") from error
 
 
-def predict_dataset(predictor: Predictor, dataset: PreparedDataset, description: str = "") -> np.ndarray:
-    """Predictions for the scored splits. Returns: [num_poses, num_joints, 3] mm, of the data set's own joints, in the frames of
-    the evaluation crops. Raises: as `check_joints`."""
+def predict_dataset(predictor: Predictor, dataset: PreparedDataset, description: str = "", views: Views = PLAIN) -> np.ndarray:
+    """Predictions for the scored splits, means over the views. Returns: [num_poses, num_joints, 3] mm, of the data set's own
+    joints, in the frames of the evaluation crops. Raises: as `check_joints`."""
     check_joints(predictor, dataset)
     joints = joint_indices(predictor.skeleton, dataset.skeleton)
     return np.concatenate([
-        predict_poses(predictor, dataset, split, np.arange(dataset.num_examples(split)), description)[:, joints]
+        predict_poses(predictor, dataset, split, np.arange(dataset.num_examples(split)), description, views)[:, joints]
         for split in evaluation_splits(dataset)])
 
 
 def evaluate_dataset(predictor: Predictor, dataset: PreparedDataset, predictions_path: pathlib.Path | None = None,
-                     description: str = "", confidence: float = 0.95) -> dict:
+                     description: str = "", confidence: float = 0.95, views: Views = PLAIN) -> dict:
     """Scores a model on a data set with 3D labels, in the formats that the data set labels.
 
     Args:
         predictions_path: .npz that gets the predictions, see `Poses.to_arrays`; None: not written.
         confidence: of the intervals.
+        views: over which predictions are averaged: test-time augmentation.
 
-    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, root, averaging and what is resampled;
-        `intervals`, `per_joint` and `per_activity`, see `measure_poses`; and `benchmark`, the record of the protocol of the
-        data set's name, if there is one.
+    Returns: `score_merged`'s record, with `stamp`: data set, split, number of poses, views, root, averaging and what is
+        resampled; `intervals`, `per_joint` and `per_activity`, see `measure_poses`; and `benchmark`, the record of the protocol
+        of the data set's name, if there is one.
     Raises: ValueError if the model does not predict the data set's format, or the data set has no 3D labels.
     """
-    joints3d = predict_dataset(predictor, dataset, description)
+    joints3d = predict_dataset(predictor, dataset, description, views)
     truth = read_scored(dataset, predictor.model.crop_side)
     measured = measure_poses(joints3d, truth.joints3d, truth.validity, dataset.skeleton, confidence=confidence,
                              **{name: truth.labels.get(name) for name in ("sequence", "activity")})
     record = {**score_merged(joints3d, truth.joints3d, truth.validity, dataset.skeleton), **measured,
-              "stamp": {**_stamp(dataset), **measured["stamp"]}}
+              "stamp": {**_stamp(dataset, views), **measured["stamp"]}}
     pred, true = protocol_poses(dataset, joints3d, truth)
     if predictions_path is not None:
         with atomic_file(predictions_path) as file:
@@ -180,7 +183,7 @@ def _project(joints3d: np.ndarray, camera: np.ndarray) -> np.ndarray:
     return joints3d[..., :2] / depth * camera[:, None, :2] + camera[:, None, 2:]
 
 
-def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathlib.Path) -> dict:
+def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathlib.Path, views: Views = PLAIN) -> dict:
     """Predictions beside labels of another format, for fitting that format to the model's joints: `python -m ace add-skeleton`.
 
     Of the train split, so that the others are left for scoring, or of the first there is. Writes, in the frames of the crops:
@@ -192,7 +195,7 @@ def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathl
     """
     split = dataset.splits()[0]
     positions = np.arange(dataset.num_examples(split))
-    joints3d = predict_poses(predictor, dataset, split, positions)
+    joints3d = predict_poses(predictor, dataset, split, positions, views=views)
     is_left_out = ~(joints3d[..., 2] >= MIN_DEPTH_MM).all(axis=1)
     joints3d[is_left_out] = np.nan
     name = f"joints{dataset.kind}"
@@ -206,15 +209,16 @@ def save_predictions(predictor: Predictor, dataset: PreparedDataset, path: pathl
     return {"split": split, "num_poses": len(joints3d), "num_left_out": int(is_left_out.sum())}
 
 
-def compare_models(predictors: Mapping[str, Predictor], dataset: PreparedDataset, confidence: float = 0.95) -> dict:
-    """Scores several models on the same images and compares each with the first.
+def compare_models(predictors: Mapping[str, Predictor], dataset: PreparedDataset, confidence: float = 0.95,
+                   views: Views = PLAIN) -> dict:
+    """Scores several models on the same images, in the same views, and compares each with the first.
 
     Returns: `models`: {name: `score_merged`'s record}, `differences` of `comparison.compare_poses`, and `stamp` with that of
         `evaluate_dataset` and that of the comparison.
     Raises: ValueError as `check_models`, before any of them predicts.
     """
     check_models(predictors, [dataset])
-    predictions = {name: predict_dataset(predictor, dataset, f"{dataset.name}, {name}")
+    predictions = {name: predict_dataset(predictor, dataset, f"{dataset.name}, {name}", views)
                    for name, predictor in predictors.items()}
     # Crops of any side turn the camera alike, so the truth is the same for all models.
     truth = read_scored(dataset, next(iter(predictors.values())).model.crop_side)
@@ -222,7 +226,7 @@ def compare_models(predictors: Mapping[str, Predictor], dataset: PreparedDataset
                                **{name: truth.labels.get(name) for name in ("sequence", "activity")})
     return {"models": {name: score_merged(poses, truth.joints3d, truth.validity, dataset.skeleton)
                        for name, poses in predictions.items()},
-            "differences": comparison["differences"], "stamp": {**_stamp(dataset), **comparison["stamp"]}}
+            "differences": comparison["differences"], "stamp": {**_stamp(dataset, views), **comparison["stamp"]}}
 
 
 def evaluate_baseline(training_sets: Sequence[PreparedDataset], dataset: PreparedDataset, crop_side: int) -> dict | None:
@@ -257,10 +261,11 @@ def _read_crops(dataset, split, positions, crop_side, keys):
     return tuple(np.concatenate([chunk[key] for chunk in chunks]) for key in keys)
 
 
-def _stamp(dataset: PreparedDataset) -> dict:
+def _stamp(dataset: PreparedDataset, views: Views) -> dict:
     splits = evaluation_splits(dataset)
-    boxes = "of a detector" if dataset.manifest.get("settings", {}).get("detections") else "of the data set"
+    settings = dataset.manifest.get("settings", {})
+    boxes = "of a detector" if settings.get("detections") or settings.get("detector") else "of the data set"
     return {"dataset": dataset.name, "split": " + ".join(splits), "num_poses": sum(map(dataset.num_examples, splits)),
-            "boxes": boxes,
+            "boxes": boxes, **views.stamp,
             "joints": dataset.skeleton.name, "root": "each format's own root joint, counted in every mean",
             "annotation": "metric, crop camera frame", "averaging": "flat over poses and joints"}

@@ -48,15 +48,16 @@ def compare_poses(predictions: Mapping[str, np.ndarray], joints3d_true, validity
 
     def measure(joints3d_pred):
         sums = _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity)
-        return sums.names, sums.values(), bootstrap(sums, resampling.groups, num_resamples, seed)
+        num_groups = sums.grouped(resampling.groups).num_counted()
+        return sums.names, sums.values(), bootstrap(sums, resampling.groups, num_resamples, seed), num_groups
 
     reference, *others = predictions
-    names, reference_values, reference_resamples = measure(predictions[reference])
+    names, reference_values, reference_resamples, num_groups = measure(predictions[reference])
     differences = {}
     for model in others:
-        _, values, resamples = measure(predictions[model])
+        _, values, resamples, _ = measure(predictions[model])
         difference = values - reference_values
-        low, high = interval(difference, resamples - reference_resamples, resampling.num_groups, confidence)
+        low, high = interval(difference, resamples - reference_resamples, num_groups, confidence)
         columns = np.stack([reference_values, values, difference, low, high], axis=1).tolist()
         differences[model] = nested(names, [dict(zip(("reference", "value", "difference", "low", "high"), row, strict=True))
                                              for row in columns])
@@ -75,7 +76,8 @@ def measure_poses(joints3d_pred, joints3d_true, validity, skeleton: Skeleton, *,
     resampling = make_resampling(sequence, len(joints3d_true))
     sums = _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity)
     values = sums.values()
-    low_high = interval(values, bootstrap(sums, resampling.groups, num_resamples, seed), resampling.num_groups, confidence)
+    num_groups = sums.grouped(resampling.groups).num_counted()
+    low_high = interval(values, bootstrap(sums, resampling.groups, num_resamples, seed), num_groups, confidence)
     tree = nested(sums.names, values.tolist())
     return {"intervals": nested(sums.names, low_high.T.tolist()),
             **{group: tree[group] for group in ("per_joint", "per_activity") if group in tree},

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_SMALLEST_POSE_MM = 10.0  # a median pose below that is in metres: a person is 0.5 to 2.5 of them across
+from posepile.evaluation import metrics
+
+# A median pose below that is in other units. A person is 0.5 to 2.5 m across.
+_SMALLEST_POSE = {"mm": 10.0, "px": 2.0}
+_OTHER_UNIT = {"mm": "metres. Millimetres are expected: multiply by 1000.",
+               "px": "shares of the image. Pixels are expected: multiply by its width and height."}
 _MIN_SWAPPED_GAIN = 0.5  # no method is this much better with left and right swapped, unless they are swapped
 _MIN_SWAPPED_ERROR_MM = 30.0  # of poses this good the order is right, whatever swapping gives
+_MAX_SWAPPED_POSES = 10_000  # looked at for that
 _LABELS = ("sequence", "activity", "split", "frame", "person")
 
 
@@ -22,7 +28,7 @@ class Poses:
         source: the file, or another name for messages.
         joints3d: [num_poses, num_joints, 3] camera space, mm.
         joints2d: [num_poses, num_joints, 2] px of the whole image.
-        validity: [num_poses, num_joints], which annotations count, not checked yet; None: all.
+        validity: [num_poses, num_joints] bool, which annotations count; None: all.
         root: index of the joint that root-relative metrics subtract.
         sequence, activity, split, frame, person: [num_poses] labels.
         joints3d_universal: [num_poses, num_joints, 3] mm: annotations of one body size for all, which 3DHP and MuPoTS-3D have.
@@ -51,7 +57,7 @@ class Poses:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All that is known, as `read_predictions` and `read_annotations` take it from an .npz file."""
-        arrays = {"joints3d": np.float32(self.joints3d), "joint_validity_mask": self.validity, "joint_names": self.joint_names,
+        arrays = {"joints3d": self.joints3d, "joint_validity_mask": self.validity, "joint_names": self.joint_names,
                   **{name: getattr(self, name) for name in ("root", "joints2d", "joints3d_universal", *_LABELS)}}
         return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
 
@@ -117,7 +123,7 @@ def check_pair(pred: Poses, true: Poses) -> tuple[Poses, Poses]:
                          f"{true.source}. Bring the joints into one order.")
     for name in _LABELS:
         a, b = getattr(pred, name), getattr(true, name)
-        if a is not None and b is not None and (differs := _differ(a, b)).any():
+        if a is not None and b is not None and (differs := np.not_equal(*comparable_labels(a, b))).any():
             i = int(differs.argmax())
             raise ValueError(f"{pred.source}: {name} of pose {i} is {a[i]}, but {b[i]} in {true.source}. Bring the poses into "
                              "one order.")
@@ -141,10 +147,11 @@ def named_alike(pred: Poses, true: Poses) -> tuple[Poses, Poses]:
     return tuple(poses if poses.joint_names else dataclasses.replace(poses, joint_names=names) for poses in (pred, true))
 
 
-def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether labels differ, one by one; the number 3 and the text "3" do not."""
-    both_numbers = all(np.issubdtype(labels.dtype, np.number) for labels in (a, b))
-    return a != b if both_numbers else a.astype(str) != b.astype(str)
+def comparable_labels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of two files as numbers if both are, else as text: 3 is 3.0 and "3"."""
+    if all(np.issubdtype(labels.dtype, np.number) for labels in (a, b)):
+        return a, b
+    return a.astype(str), b.astype(str)
 
 
 def _check_sides(pred: Poses, true: Poses) -> None:
@@ -152,17 +159,16 @@ def _check_sides(pred: Poses, true: Poses) -> None:
     mirror = _mirror(true.joint_names or ())
     if mirror == list(range(len(mirror))):
         return
-    validity = np.ones(true.joints3d.shape[:2], bool) if true.validity is None else np.asarray(true.validity, bool)
-    if validity.shape != true.joints3d.shape[:2]:
-        return  # said by whoever scores
-    is_counted = (validity & validity[:, mirror] & np.isfinite(pred.joints3d).all(axis=-1)
-                  & np.isfinite(pred.joints3d[:, mirror]).all(axis=-1))
+    poses = slice(None, None, -(-len(true.joints3d) // _MAX_SWAPPED_POSES))
+    joints3d_pred, joints3d_true = pred.joints3d[poses], true.joints3d[poses]
+    is_counted = (np.isfinite(joints3d_pred) & np.isfinite(joints3d_true)).all(axis=-1)
+    if true.validity is not None:
+        is_counted &= true.validity[poses]
+    is_counted &= is_counted[:, mirror]
     if not is_counted.any():
         return
-    weights = is_counted / np.maximum(is_counted.sum(axis=1, keepdims=True), 1)
-    centered = [np.where(is_counted[..., None], a, 0) - np.einsum("nj,nji->ni", weights, np.where(is_counted[..., None], a, 0))[
-        :, None] for a in (pred.joints3d, pred.joints3d[:, mirror], true.joints3d)]
-    error, swapped = (np.linalg.norm(a - centered[2], axis=-1)[is_counted].mean() for a in centered[:2])
+    error, swapped = (metrics.mpjpe(joints3d, joints3d_true, is_counted, root=None)
+                      for joints3d in (joints3d_pred, joints3d_pred[:, mirror]))
     if error > _MIN_SWAPPED_ERROR_MM and swapped < _MIN_SWAPPED_GAIN * error:
         raise ValueError(f"{pred.source}: left and right seem to be swapped: the mean error is {error:.0f} mm, and "
                          f"{swapped:.0f} mm with left and right joints exchanged. Bring the joints into the order "
@@ -182,10 +188,10 @@ def _read(path, is_annotation: bool) -> Poses:
     num_poses, num_joints = joints3d.shape[:2]
     if not num_poses:
         raise ValueError(f"{path}: joints3d holds no pose")
-    optional = {"joints2d": (num_poses, num_joints, 2), "joints3d_universal": (num_poses, num_joints, 3)}
+    optional = {name: shape for name, shape in (("joints2d", (num_poses, num_joints, 2)),
+                                                ("joints3d_universal", (num_poses, num_joints, 3))) if name in arrays}
     for name, shape in optional.items():
-        if name in arrays:
-            _check_numbers(arrays[name], shape, name, path)
+        _check_numbers(arrays[name], shape, name, path)
     labels = {name: arrays[name] for name in _LABELS if name in arrays}
     for name, values in labels.items():
         if values.shape != (num_poses,):
@@ -195,14 +201,27 @@ def _read(path, is_annotation: bool) -> Poses:
         raise ValueError(f"{path}: root must be one joint index, an integer; got {root!r}")
     if root is not None and not -num_joints <= root < num_joints:
         raise ValueError(f"{path}: root is {root}, but the poses have {num_joints} joints: it must be 0..{num_joints - 1}")
-    mask = arrays.get("joint_validity_mask") if is_annotation else None
-    if mask is not None and mask.shape != (num_poses, num_joints):
-        raise ValueError(f"{path}: joint_validity_mask must be [{num_poses}, {num_joints}], one flag per joint; got shape "
-                         f"{list(mask.shape)}")
-    _check_units(joints3d, mask, path)
-    return Poses(str(path), joints3d, validity=mask, root=None if root is None else int(root) % num_joints,
-                 joint_names=_joint_names(arrays, path), **labels,
-                 **{name: arrays[name] for name in optional if name in arrays})
+    validity = _read_validity(arrays, path, joints3d.shape[:2]) if is_annotation else None
+    for name in ("joints3d", *optional):
+        is_finite = np.isfinite(arrays[name]).all(axis=-1)
+        is_wrong = ~is_finite if validity is None else ~is_finite & validity
+        if is_annotation and is_wrong.any():
+            pose, joint = np.argwhere(is_wrong)[0]
+            raise ValueError(f"{path}: {name} is not finite at pose {pose}, joint {joint} ({arrays[name][pose, joint]}), which "
+                             "counts. Set joint_validity_mask to False where there is no annotation.")
+        _check_units(arrays[name], is_finite if validity is None else is_finite & validity, name, path)
+    return Poses(str(path), joints3d, validity=validity, root=None if root is None else int(root) % num_joints,
+                 joint_names=_joint_names(arrays, path), **labels, **{name: arrays[name] for name in optional})
+
+
+def _read_validity(arrays, path, shape):
+    if (mask := arrays.get("joint_validity_mask")) is None:
+        return None
+    if mask.shape != shape:
+        raise ValueError(f"{path}: joint_validity_mask must be {list(shape)}, one flag per joint; got shape {list(mask.shape)}")
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError(f"{path}: joint_validity_mask must be boolean, or hold only 0 and 1")
+    return mask.astype(bool)
 
 
 def _read_npz(path):
@@ -242,15 +261,12 @@ def _joint_names(arrays, path):
     return names
 
 
-def _check_units(joints3d, mask, path):
-    """Raises ValueError if the poses look as if they were in metres."""
-    is_counted = np.isfinite(joints3d).all(axis=-1)
-    if mask is not None and np.shape(mask) == is_counted.shape:
-        is_counted &= np.asarray(mask, bool)
-    joints3d, is_counted = np.asarray(joints3d, np.float64), is_counted[..., None]
-    extent = (np.max(joints3d, axis=1, where=is_counted, initial=-np.inf)
-              - np.min(joints3d, axis=1, where=is_counted, initial=np.inf)).max(axis=-1)
+def _check_units(joints, is_counted, name, path):
+    """Raises ValueError if the poses, [num_poses, num_joints, 3] mm or [num_poses, num_joints, 2] px, are far too small."""
+    unit = "mm" if joints.shape[-1] == 3 else "px"
+    joints, is_counted = joints.astype(np.float64, copy=False), is_counted[..., None]
+    extent = (np.max(joints, axis=1, where=is_counted, initial=-np.inf)
+              - np.min(joints, axis=1, where=is_counted, initial=np.inf)).max(axis=-1)
     extent = extent[extent > 0]  # poses with two counted points or more
-    if extent.size and (median := float(np.median(extent))) < _SMALLEST_POSE_MM:
-        raise ValueError(f"{path}: the median pose is {median:.3g} mm across, as if joints3d were in metres. "
-                         "Millimetres are expected: multiply by 1000.")
+    if extent.size and (median := float(np.median(extent))) < _SMALLEST_POSE[unit]:
+        raise ValueError(f"{path}: the median pose of {name} is {median:.3g} across, as if in {_OTHER_UNIT[unit]}")

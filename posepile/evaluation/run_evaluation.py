@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from posepile.data.records import PreparedDataset, write_json
+from posepile.data.atomic_files import write_json
+from posepile.data.records import PreparedDataset
 from posepile.evaluation import benchmark
 from posepile.evaluation.run_report import REPORT_NAME, write_run_report
 from posepile.evaluation.scoring import headline

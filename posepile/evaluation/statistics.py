@@ -6,7 +6,6 @@ the correct pose score, which counts 0 or 1 pose. Resampling groups of poses the
 """
 
 import dataclasses
-import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -53,12 +52,18 @@ class PoseSums:
         return PoseSums(self.names, *(np.add.reduceat(a[:, order], starts, axis=1)
                                       for a in (self.numerators, self.denominators)))
 
+    def ratios(self) -> np.ndarray:
+        """[num_metrics, num_columns] of each column by itself; nan where it does not count or is not finite."""
+        return _ratio(self.numerators, self.denominators)
+
+    def num_counted(self) -> np.ndarray:
+        """[num_metrics]: in how many columns something counts."""
+        return np.count_nonzero(self.denominators > 0, axis=1)
+
     def equally_weighted(self) -> "PoseSums":
         """Metrics that are plain means over the columns: each column's ratio counts once, however many joints it has."""
-        counts = (self.denominators > 0).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            return PoseSums(self.names, np.where(counts > 0, self.numerators / np.where(counts > 0, self.denominators, 1), 0),
-                            counts)
+        counts = self.denominators > 0
+        return PoseSums(self.names, np.where(counts, self.ratios(), 0), counts.astype(np.float64))
 
     def prefixed(self, *prefix: Hashable) -> "PoseSums":
         """The same under names that are tuples: (*prefix, name)."""
@@ -133,7 +138,7 @@ def bootstrap(sums: PoseSums, groups: np.ndarray, num_resamples: int = NUM_RESAM
     return np.concatenate(results)
 
 
-def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int, confidence: float = 0.95) -> np.ndarray:
+def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int | np.ndarray, confidence: float = 0.95) -> np.ndarray:
     """Intervals of Student's t around the estimates, with the standard error of the bootstrap.
 
     The standard error of resamples of n groups is too small by sqrt((n - 1) / n), for which it is corrected. Unlike
@@ -142,7 +147,7 @@ def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int, confi
     Args:
         estimate: [...] of any statistic.
         resamples: [num_resamples, ...] of the same; nan is left out.
-        num_groups: how many independent groups were resampled.
+        num_groups: how many independent groups were resampled, of those in which something counts: one number, or [...].
         confidence: above 0, below 1.
 
     Returns: [2, ...] lower and upper end; nan where the estimate or every resample is, or with fewer than 2 groups.
@@ -151,10 +156,11 @@ def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int, confi
     if not 0 < confidence < 1:
         raise ValueError(f"the confidence must be above 0 and below 1, such as 0.95; got {confidence}")
     reach = np.full(np.shape(estimate), np.nan)
-    is_defined = ~np.isnan(resamples).all(axis=0)
-    if num_groups > 1 and is_defined.any():
-        error = np.nanstd(resamples[:, is_defined], axis=0) * math.sqrt(num_groups / (num_groups - 1))
-        reach[is_defined] = special.stdtrit(num_groups - 1, (1 + confidence) / 2) * error
+    num_groups = np.broadcast_to(num_groups, reach.shape)
+    is_defined = ~np.isnan(resamples).all(axis=0) & (num_groups > 1)
+    num_groups = num_groups[is_defined]
+    error = np.nanstd(resamples[:, is_defined], axis=0) * np.sqrt(num_groups / (num_groups - 1))
+    reach[is_defined] = special.stdtrit(num_groups - 1, (1 + confidence) / 2) * error
     return np.stack([estimate - reach, estimate + reach])
 
 

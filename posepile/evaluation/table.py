@@ -1,25 +1,50 @@
 """Scores as text for a terminal."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
 
 from posepile.evaluation import metrics
+from posepile.evaluation.parts import Part, parts_of
+from posepile.evaluation.protocols import threedpw
+from posepile.evaluation.published import EXPLANATION, SOURCE, PublishedRow, published_rows
 from posepile.evaluation.scoring import HEADLINE_METRICS
 
 WIDTH = 100
+_MAX_MEMBERS = 24  # of a group; the files have all
+_MAX_LABEL = 40  # columns; of longer ones the middle is left out
 _HEAD_WIDTH = 11  # longer names of models are broken at _ and /
 
-_LABELS = {
+METRICS = (*(f"{prefix}mpjpe" for prefix in ("", "pa_", "n_", "a_")), *(f"pck{t}" for t in metrics.PCK_THRESHOLDS_MM),
+           *(f"auc{t}" for t in metrics.AUC_THRESHOLDS_MM), "auc31", *(f"cps{t}" for t in metrics.CPS_THRESHOLDS_MM),
+           *(f"cps_auc{t}" for t in metrics.CPS_THRESHOLDS_MM), *(f"apck{t}" for t in metrics.APCK_THRESHOLDS_MM))
+"""Of every flat mean, in the order of the tables."""
+
+LABELS = {
     "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm", "n_mpjpe": "N-MPJPE, mm", "a_mpjpe": "A-MPJPE, mm",
     **{f"pck{t}": f"PCK@{t}, %" for t in metrics.PCK_THRESHOLDS_MM},
     **{f"auc{t}": f"AUC@{t}, %" for t in metrics.AUC_THRESHOLDS_MM}, "auc31": "AUC, 31 steps, %",
     **{f"cps{t}": f"CPS@{t}, %" for t in metrics.CPS_THRESHOLDS_MM},
     **{f"cps_auc{t}": f"CPS-AUC@{t}, %" for t in metrics.CPS_THRESHOLDS_MM},
     **{f"apck{t}": f"APCK@{t}, %" for t in metrics.APCK_THRESHOLDS_MM},
+    # of single benchmarks
+    **{f"mpjpe{n}": f"MPJPE, {n} joints, mm" for n in (14, 16, 17)}, "a_mpjpe17": "A-MPJPE, 17 joints, mm",
+    "aauc31": "AAUC, 31 steps, %", "auc": "AUC, %", "recall": "recall, %",
+    **{f"ncps{t}": f"NCPS@{t}, %" for t in threedpw.NCPS_THRESHOLDS_MM},
+    f"ncps_auc{threedpw.NCPS_AUC_MM}": f"NCPS-AUC@{threedpw.NCPS_AUC_MM}, %",
     "total": "inconsistency, mm", "depth": "  in depth, mm", "image_plane": "  in the image plane, mm",
+    "inconsistency": "inconsistency, mm", "inconsistency_depth": "  in depth, mm",
+    "inconsistency_image_plane": "  in the image plane, mm",
 }
 _INCONSISTENCY = ("total", "depth", "image_plane")
+_STAMP_ORDER = ("data", "split", "boxes", "joints", "root", "annotation", "averaging", "num_poses", "recall")
+_UNSAID_STAMP = ("protocol", "dataset", "num_joints", "predictions", "annotations", "num_groups", "num_resamples",
+                 "confidence")
+_STAMP_WORDS = {"data": "{}", "split": "{} split", "boxes": "boxes {}", "joints": "{}", "annotation": "annotation: {}",
+                "averaging": "averaging: {}",
+                "num_poses": "{} poses", "recall": "recall {:.2f} %", "resampled": "{} resampled", "pck_joints": "PCK of {}",
+                "threshold": "thresholds {}", "num_aug": "{} crop(s) per person", "flip": "flip: {}"}
 
 
 def format_scores(scores: Mapping[str, Mapping], baseline: Mapping | None = None) -> str:
@@ -45,7 +70,7 @@ def format_scores(scores: Mapping[str, Mapping], baseline: Mapping | None = None
             cells.append(_change(*models, _direction(name)))
         elif len(scores) > 2:
             cells[-len(scores):] = _starred(models, _direction(name))
-        return _LABELS[name], cells
+        return LABELS[name], cells
 
     first = next(iter(scores.values()))
     sections = [("pooled over formats", [
@@ -74,10 +99,10 @@ def format_differences(record: Mapping) -> str:
     first = next(iter(differences.values()))
     formats = list(first["formats"])
     sections = [("pooled over formats" if len(formats) > 1 else formats[0], [
-        *(line(_LABELS[name], name, "pooled", name) for name in first["pooled"]),
-        *(line(_LABELS[name], name, "inconsistency", name) for name in first.get("inconsistency", ()))])]
+        *(line(LABELS[name], name, "pooled", name) for name in first["pooled"]),
+        *(line(LABELS[name], name, "inconsistency", name) for name in first.get("inconsistency", ()))])]
     if len(formats) > 1:
-        sections += [(fmt, [line(_LABELS[name], name, "formats", fmt, name) for name in HEADLINE_METRICS])
+        sections += [(fmt, [line(LABELS[name], name, "formats", fmt, name) for name in HEADLINE_METRICS])
                      for fmt in formats]
     sections += [(f"MPJPE, mm: {fmt}", [line(joint, "mpjpe", "per_joint", fmt, joint) for joint in joints])
                  for fmt, joints in first["per_joint"].items()]
@@ -90,12 +115,122 @@ def format_differences(record: Mapping) -> str:
     return "\n".join([_layout(sections, heads), "", *map(str.rstrip, _wrapped(legend, WIDTH))])
 
 
-def format_metrics(record: Mapping) -> str:
-    """Lays out the record of a protocol, see `protocols.flat.evaluate`: its stamp, then all metrics, one a line."""
-    stamp = "  ".join(f"{name}: {value}" for name, value in record["stamp"].items())
-    lines = [f"{name:12}  {value:10.2f}" if _is_number(value) and not float(value).is_integer() else
-             f"{name:12}  {value if _is_number(value) else '-':>10}" for name, value in record["metrics"].items()]
-    return "\n".join([stamp, *lines])
+def format_metrics(record: Mapping, source: str = "this evaluation") -> str:
+    """Lays out a record of a protocol or of `benchmark.evaluate_dataset`.
+
+    Args:
+        record: see `parts.parts_of`.
+        source: what is scored, for its line among the published rows.
+
+    Returns: aligned tables of at most 100 columns, each under its stamp: every part with its intervals, the published rows
+        that are comparable, and the members of the groups except for single joints.
+    """
+    parts = parts_of(record)
+    blocks = []
+    for _, columns in itertools.groupby(parts, lambda part: part.name.partition("/")[0]):
+        columns = list(columns)
+        blocks += [_part_block(columns), *_group_blocks(columns[0])]
+        if columns[0] is parts[0] and (rows := published_rows(parts[0].stamp.get("protocol", ""))):
+            blocks.append(_published_block(parts[0], rows, source))
+    return "\n\n".join(blocks)
+
+
+def format_stamp(stamp: Mapping, common: Mapping | None = None) -> str:
+    """A stamp in words: the data first, then joints, root, annotation, averaging, poses, recall, and what else there is.
+
+    Args: common: entries that are said elsewhere are left out; what differs from it is not.
+    """
+    order = [name for name in (*_STAMP_ORDER, *stamp) if name in stamp and name not in _UNSAID_STAMP]
+    said = {name: stamp[name] for name in dict.fromkeys(order) if name not in (common or {}) or common[name] != stamp[name]}
+    return "; ".join(_STAMP_WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(_shown(name, value))
+                     for name, value in said.items())
+
+
+def group_metrics(members: Mapping[str, Part]) -> list[str]:
+    """Which metrics of a group to show: the headline ones, or all where it has few, and the recall."""
+    known = dict.fromkeys(name for member in members.values() for name in member.metrics)
+    shown = (*HEADLINE_METRICS, "recall") if "pa_mpjpe" in known else known
+    return [name for name in shown if name in known and name in LABELS]
+
+
+def _shown(name, value):
+    """Long lists of joints as their number: the files have their names."""
+    if name in ("joints", "pck_joints") and value.count(", ") > 3:
+        return f"{value.count(', ') + 1} joints"
+    return value
+
+
+def _part_block(columns: Sequence[Part]) -> str:
+    """Parts beside each other, under the stamp that they share and what each of them has of its own."""
+    first = columns[0]
+    title = first.name.partition("/")[0].replace("_", " ")
+    shared = {name: value for name, value in first.stamp.items() if all(part.stamp.get(name) == value for part in columns)}
+    names = [part.name.rpartition("/")[2] for part in columns]
+    lines = _wrapped(f"{title}: {format_stamp(shared)}{_undefined(first.metrics)}", WIDTH)
+    for part, name in zip(columns, names, strict=True):
+        if own := format_stamp(part.stamp, shared):
+            lines += _wrapped(f"- {name}: {own}", WIDTH)
+    heads = names if len(columns) > 1 else ["value"]
+    rows = [(LABELS[name], [_with_interval(part, name) for part in columns])
+            for name in dict.fromkeys(name for part in columns for name in part.metrics) if name in LABELS]
+    return "\n".join([*map(str.rstrip, lines), "", _layout([(f"{100 * shared['confidence']:g} % intervals", rows)], heads)])
+
+
+def _group_blocks(part: Part) -> list[str]:
+    """A table for each group of a part: a line per member, the one with the largest error first where they are many."""
+    blocks = []
+    for group, members in part.groups.items():
+        if group == "joint":
+            continue
+        names = group_metrics(members)
+        shown = list(members.values())
+        legend = ""
+        if len(shown) > _MAX_MEMBERS:
+            shown.sort(key=lambda member: -_sortable(member.metrics.get(names[0])))
+            shown = shown[:_MAX_MEMBERS]
+            legend = f"\nThe {_MAX_MEMBERS} of {len(members)} with the largest {LABELS[names[0]].partition(',')[0]}."
+        rows = [(_shortened(member.name), [*(_number(member.metrics.get(name), 2) for name in names),
+                                           str(member.metrics.get("num_poses", "-"))]) for member in shown]
+        title = f"{part.name.replace('_', ' ')}: per {group}"
+        blocks.append(_layout([(title, rows)], [*map(_head, names), "poses"]) + legend)
+    return blocks
+
+
+def _published_block(part: Part, rows: Sequence[PublishedRow], source: str) -> str:
+    def line(label, values):
+        return label, [_number(values.get(name)) for name in HEADLINE_METRICS]
+
+    shown = [line(row.label, row.metrics) for row in rows if row.table == "S2"]
+    legend = f"{EXPLANATION} S3 and S4 are in the files of --output-dir."
+    table = _layout([(f"published, {SOURCE}", [line(_shortened(source), part.metrics), *shown])],
+                    list(map(_head, HEADLINE_METRICS)))
+    return "\n".join([table, "", *map(str.rstrip, _wrapped(legend, WIDTH))])
+
+
+def _head(name):
+    label, _, unit = LABELS[name].rpartition(", ")
+    return f"{label} {unit}"
+
+
+def _with_interval(part, name):
+    value = part.metrics.get(name)
+    low, high = part.intervals.get(name, (None, None))
+    text = _number(value, 2)
+    return f"{text} [{low:.2f}, {high:.2f}]" if _is_number(low) else text
+
+
+def _undefined(values):
+    count = values.get("num_undefined", 0)
+    return f"; {count} of them with an undefined metric" if count else ""
+
+
+def _sortable(value):
+    return value if _is_number(value) else math.inf
+
+
+def _shortened(text):
+    half = (_MAX_LABEL - 1) // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[:half]}…{text[-half:]}"
 
 
 def _layout(sections: Sequence[tuple[str, Sequence[tuple[str, Sequence[str]]]]], heads: Sequence[str]) -> str:
@@ -135,7 +270,7 @@ def _wrapped(text, width):
 
 
 def _direction(name):
-    return 1 if _LABELS[name].endswith("%") else -1
+    return 1 if LABELS[name].endswith("%") else -1
 
 
 def _verdict(gain):

@@ -1,9 +1,10 @@
 """The public API of prediction: an image and person boxes in, joints in camera space out."""
 
+import functools
 import json
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import keras
@@ -14,6 +15,7 @@ from posepile.geometry.camera import crop_cameras, crop_homography, weak_crop_in
 from posepile.geometry.skeleton import Skeleton, joint_indices
 from posepile.models.pose_model import PoseModel
 from posepile.prediction.extra_formats import extend_outputs, load_extra_format
+from posepile.prediction.test_time_augmentation import make_views
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -110,7 +112,8 @@ class Predictor:
         return np.concatenate([joints3d, self._extra_weights @ joints3d], axis=1)
 
     def predict(self, image: np.ndarray, boxes: np.ndarray, intrinsics: np.ndarray | None = None,
-                distortion: np.ndarray | None = None, skeleton: Skeleton | str | None = None) -> np.ndarray:
+                distortion: np.ndarray | None = None, skeleton: Skeleton | str | None = None, num_aug: int = 1,
+                flip_aug: bool = False) -> np.ndarray:
         """Joints of the people in an image, in the camera's frame.
 
         Args:
@@ -120,10 +123,13 @@ class Predictor:
                 right up to scale.
             distortion: OpenCV coefficients, or None.
             skeleton: a format or its name, see `skeleton.formats`; None: all joints.
+            num_aug, flip_aug: test-time augmentation, see `make_views`: the views whose predictions are averaged.
 
         Returns: [n, num_joints, 3] float32, mm.
-        Raises: ValueError for an image or boxes of the wrong shape, or a format that the model does not predict.
+        Raises: ValueError for an image or boxes of the wrong shape, or a format that the model does not predict;
+            as `make_views`.
         """
+        views = make_views(num_aug, flip_aug)
         if isinstance(skeleton, str):
             formats = {fmt.name: fmt for fmt in self.skeleton.formats}
             if skeleton not in formats:
@@ -141,25 +147,32 @@ class Predictor:
             intrinsics = weak_crop_intrinsics(boxes[:, 2:].max(), image.shape[1::-1])
         side = self.model.crop_side
         source = np.repeat(np.asarray(intrinsics, np.float64)[None], len(boxes), axis=0)
-        crop_intrinsics, rotation = crop_cameras(source, boxes, side, distortion=distortion)
+        _, plain_rotation = crop_cameras(source, boxes, side, distortion=distortion)
         if distortion is not None and np.any(distortion):
             image = cv2.undistort(image, np.float64(intrinsics), np.float64(distortion))
-        homographies = crop_homography(source, crop_intrinsics, rotation)
-        shrinking = source[:, 0, 0] / crop_intrinsics[:, 0, 0]
-        crops = _warp_crops(image, np.linalg.inv(homographies), shrinking, side)
-        joints3d = self.predict_crops(crops, crop_intrinsics)
-        joints3d = np.einsum("nji,nkj->nki", rotation, joints3d).astype(np.float32)
+        reduced = functools.cache(lambda reduction: _reduce(image, reduction))
+        joints3d = np.zeros((len(boxes), self.skeleton.num_joints, 3), np.float32)
+        for person, view in views.batches(len(boxes), self.batch_size):
+            crop_intrinsics, rotation = crop_cameras(source[person], boxes[person], side, distortion=distortion,
+                                                     **views.geometry(view))
+            homographies = crop_homography(source[person], crop_intrinsics, rotation)
+            shrinking = source[person, 0, 0] / crop_intrinsics[:, 0, 0]
+            crops = _warp_crops(reduced, np.linalg.inv(homographies), shrinking, side)
+            views.adjust_brightness(crops, view)
+            views.add_to_means(joints3d, person, view, self.predict_crops(crops, crop_intrinsics), self.skeleton.mirror)
+        joints3d = np.einsum("nji,nkj->nki", plain_rotation, joints3d).astype(np.float32)
         return joints3d if skeleton is None else joints3d[:, joint_indices(self.skeleton, skeleton)]
 
 
-def _warp_crops(image: np.ndarray, crop_to_image: np.ndarray, shrinking: np.ndarray, side: int) -> np.ndarray:
+def _warp_crops(reduced: Callable[[int], np.ndarray], crop_to_image: np.ndarray, shrinking: np.ndarray,
+                side: int) -> np.ndarray:
     """[n, side, side, 3] crops of an image, for [n, 3, 3] homographies that shrink it [n] times.
 
-    Large people are first shrunk by averaging over 2, 4, ... px, as in training: the warp by itself would skip pixels.
+    Large people are cut from `reduced(2)`, `reduced(4)`, ..., means over so many px, as in training: the warp by itself would
+    skip pixels.
     """
     reductions = 2 ** np.maximum(np.floor(np.log2(shrinking)), 0).astype(np.int64)
-    reduced = {reduction: _reduce(image, reduction) for reduction in set(reductions.tolist())}
-    return np.stack([warp_crop(reduced[reduction], homography, side, reduction=reduction)
+    return np.stack([warp_crop(reduced(reduction), homography, side, reduction=reduction)
                      for reduction, homography in zip(reductions.tolist(), crop_to_image, strict=True)])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import TwoSlopeNorm, to_hex
@@ -90,7 +91,7 @@ def loss_curves(records: Sequence[Mapping], names: Sequence[str], title: str) ->
             label = None
     if len(names) > 1 and ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, frameon=True, framealpha=0.9, loc="best", ncols=2 if len(names) > 4 else 1)
-    return _png(figure, dpi=150)
+    return png(figure, dpi=150)
 
 
 def learning_rate_curves(records: Sequence[Mapping], names: Sequence[str]) -> bytes:
@@ -107,7 +108,7 @@ def learning_rate_curves(records: Sequence[Mapping], names: Sequence[str]) -> by
                 label = None
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, loc="best")
-    return _png(figure, dpi=150)
+    return png(figure, dpi=150)
 
 
 def inconsistency_bars(per_joint: Mapping[str, Mapping[str, float]]) -> bytes:
@@ -134,7 +135,7 @@ def inconsistency_bars(per_joint: Mapping[str, Mapping[str, float]]) -> bytes:
     _hide_frame(ax)
     if len(per_joint) > 1:
         figure.legend(*ax.get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside upper right", ncols=3)
-    return _png(figure, dpi=150)
+    return png(figure, dpi=150)
 
 
 def autoencoder_weights(encoder: np.ndarray, decoder: np.ndarray, skeleton: Skeleton) -> bytes:
@@ -168,7 +169,25 @@ def autoencoder_weights(encoder: np.ndarray, decoder: np.ndarray, skeleton: Skel
         axes[1].set_xticks(range(num_joints), skeleton.joint_names, rotation=90, fontsize=7.5)
     else:
         axes[1].set_xlabel("joint of the merged list; lines part the formats", fontsize=9)
-    return _png(figure, dpi=130)
+    return png(figure, dpi=130)
+
+
+def style_axes(ax: Axes, x_label: str, y_label: str) -> None:
+    """Labels, a grid behind the data, and no frame at the top and on the right."""
+    ax.set_xlabel(x_label, fontsize=9)
+    ax.set_ylabel(y_label, fontsize=9)
+    ax.tick_params(labelsize=9)
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    _hide_frame(ax)
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """A figure as PNG."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def _pose_views(image, joints2d, centered, centered_true, half_range, skeleton):
@@ -191,7 +210,7 @@ def _pose_views(image, joints2d, centered, centered_true, half_range, skeleton):
             _draw_formats(ax, centered_true[:, dimensions], skeleton, linewidth=1.0, color=_TRUTH_GRAY)
         _draw_formats(ax, centered[:, dimensions], skeleton, linewidth=1.3)
         ax.set(xlim=(-half_range, half_range), ylim=(half_range, -half_range), aspect="equal")
-    return _png(figure, dpi=130)
+    return png(figure, dpi=130)
 
 
 def _draw_formats(ax, points, skeleton, *, linewidth, color=None):
@@ -259,14 +278,11 @@ def _curve_axes(records, title):
         if i:
             ax.axvline(first, color="#888888", linewidth=0.9)
     ax.set(yscale="log", xlim=(0, max(start, 1)))
-    ax.set_xlabel("training step", fontsize=9)
-    ax.set_ylabel(title, fontsize=9)
+    style_axes(ax, "training step", title)
     ax.tick_params(labelsize=9, which="both")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda value, _: _minor_label(value, *ax.get_ylim()))
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.grid(color="#dddddd", linewidth=0.6)
-    _hide_frame(ax)
     return figure, ax, phases
 
 
@@ -311,10 +327,3 @@ def _family_boundaries(skeleton):
 def _hide_frame(ax):
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-
-
-def _png(figure, dpi):
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()

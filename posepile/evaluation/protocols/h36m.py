@@ -14,18 +14,16 @@ ROOT = 0
 
 
 def score(pred: Poses, true: Poses, confidence: float = 0.95) -> dict:
-    """Scores one prediction per annotated pose. Args, Raises: as `flat.score`; the root may be another, as in arrays that have
-    the pelvis last.
+    """Scores one prediction per annotated pose. Args, Raises: as `flat.score`; without joint names the root may be another, as
+    in arrays that have the pelvis last: of the order of the joints, only the root matters.
 
     Returns: `record.flat_record`, and where there are activities the part `mean_of_activities`.
     """
-    if pred.joint_names or true.joint_names:
-        pred, true = check_protocol_pair(pred, true, JOINTS)
-    elif true.joints3d.shape[1] == len(JOINTS):  # only the root matters
+    is_other_order = not (pred.joint_names or true.joint_names) and true.root not in (None, ROOT)
+    if is_other_order and true.joints3d.shape[1] == len(JOINTS):
         pred, true = check_pair(pred, true)
     else:
-        raise ValueError(f"{true.source}: joints3d has {true.joints3d.shape[1]} joints; the protocol takes the 17 "
-                         f"{', '.join(JOINTS)}, or more that have joint_names")
+        pred, true = check_protocol_pair(pred, true, JOINTS)
     scored = score_pair(pred, true, ROOT if true.root is None else true.root, confidence, protocol="h36m",
                         annotation="metric (D3_Positions)")
     record = flat_record(scored)

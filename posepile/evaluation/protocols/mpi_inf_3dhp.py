@@ -41,7 +41,7 @@ def score(pred: Poses, true: Poses, confidence: float = 0.95) -> dict:
     if true.sequence is not None and (is_outdoor := np.isin(true.sequence, SCENES["outdoor"])).any():
         record["outdoor"] = scored.metrics_of(metrics.pose_sums(scored.distances).only(is_outdoor), data="TS5 and TS6")
     if true.joints3d_universal is not None:
-        universal = dataclasses.replace(true, joints3d=true.joints3d_universal)
+        universal = dataclasses.replace(true, joints3d=true.joints3d_universal, source=f"{true.source}: joints3d_universal")
         record["official_universal"] = _official(score_pair(pred, universal, root, confidence, protocol="mpi_inf_3dhp",
                                                             annotation="universal, one body size for all (univ_annot3)"))
     return record

@@ -14,10 +14,10 @@ import numpy as np
 
 from posepile.evaluation import metrics
 from posepile.evaluation.metrics import JointDistances
-from posepile.evaluation.prediction_files import Poses, check_pair, named_alike
+from posepile.evaluation.prediction_files import Poses, check_pair, comparable_labels, named_alike
 from posepile.evaluation.protocols.mpi_inf_3dhp import JOINTS, NUM_PCK_JOINTS, ROOT
 from posepile.evaluation.protocols.record import PER_SEQUENCE, flat_record, score_pair
-from posepile.evaluation.statistics import PoseSums, beside, make_resampling
+from posepile.evaluation.statistics import PoseSums, beside
 
 MATCHED_JOINTS = slice(1, 14)  # neck to left ankle
 MATCH_RADIUS_PX = 40.0  # in x and in y, each
@@ -35,10 +35,10 @@ def score(pred: Poses, true: Poses, confidence: float = 0.95) -> dict:
         true: a row per annotated person, with the same; `joints3d_universal` may be given.
         confidence: of the intervals.
 
-    Returns: `record.flat_record` of the matched people, with `recall`, `num_annotated`, `num_predicted` among the metrics;
-        `matched` and `all_annotated`: {variant: part}, the variants `metric`, `metric_rescaled`, `universal`,
-        `universal_rescaled`. Of the first 14 joints: `pck150`, `auc31`, in camera space `apck150`, `aauc31`; in `matched` also
-        `mpjpe14`, `mpjpe16` (without the pelvis), `mpjpe17`, `a_mpjpe17`, mm.
+    Returns: `record.flat_record` of the matched people, with `recall`, `num_annotated`, `num_predicted` among the metrics, all
+        of people with an annotated joint; `recall_per_sequence`; `matched` and `all_annotated`: {variant: part}, the variants
+        `metric`, `metric_rescaled`, `universal`, `universal_rescaled`. Of the first 14 joints: `pck150`, `auc31`, in camera
+        space `apck150`, `aauc31`; in `matched` also `mpjpe14`, `mpjpe16` (without the pelvis), `mpjpe17`, `a_mpjpe17`, mm.
     Raises: ValueError naming the file and array that is missing or does not fit; if nobody is matched.
     """
     pred, true = (poses.in_order(JOINTS) for poses in named_alike(pred, true))
@@ -50,32 +50,38 @@ def score(pred: Poses, true: Poses, confidence: float = 0.95) -> dict:
     if not is_matched.any():
         raise ValueError(f"{pred.source}: nobody is within {MATCH_RADIUS_PX:g} px of an annotated person of {true.source}. Are "
                          "joints2d in px of the whole image, and sequence and frame named alike?")
+    joints3d = np.full(true.joints3d.shape, np.inf)  # a missed person is wrong in every joint
+    joints3d[is_matched] = pred.joints3d[match[is_matched]]
+    found, true = check_pair(Poses(pred.source, joints3d, joint_names=JOINTS), true)
     root = ROOT if true.root is None else true.root
-    recall = {"recall": 100.0 * is_matched.mean(), "num_annotated": len(match), "num_predicted": len(pred.joints3d)}
-    stamp = {"protocol": "mupots", "recall": round(recall["recall"], 2)}
-    # Numbers of people are in each file's own order: what is matched needs no such label.
-    matched_pred = dataclasses.replace(pred.select(match[is_matched]), person=None)
-    matched_pred, matched_true = check_pair(matched_pred, true.select(is_matched))
-    record = flat_record(score_pair(matched_pred, matched_true, root, confidence, **stamp, data="matched people",
-                                    annotation="metric (annot3)"))
-    record["metrics"] = {**record["metrics"], **recall}
+    is_annotated = np.ones(len(match), bool) if true.validity is None else true.validity.any(axis=1)
+    recall = PoseSums(("recall",), 100.0 * is_matched[None], is_annotated[None].astype(np.float64))
+    stamp = {"protocol": "mupots", "recall": round(recall.values().item(), 2)}
+
+    scored = score_pair(found, true, root, confidence, **stamp, annotation="metric (annot3)")
+    record = flat_record(scored.select(is_matched, data="matched people"))
+    recall_part = scored.metrics_of(recall)
+    record["metrics"].update(recall=recall_part["metrics"]["recall"], num_annotated=recall_part["metrics"]["num_poses"],
+                             num_predicted=len(pred.joints3d))
+    record["intervals"]["metrics"].update(recall_part["intervals"])
+    record["recall_per_sequence"] = dict(zip(map(str, np.unique(true.sequence)),
+                                             recall.grouped(true.sequence).ratios()[0].tolist(), strict=True))
+    targets = {"metric": dataclasses.replace(true, source=f"{true.source}: joints3d")}
+    if true.joints3d_universal is not None:
+        targets["universal"] = dataclasses.replace(true, joints3d=true.joints3d_universal,
+                                                   source=f"{true.source}: joints3d_universal")
     record["matched"], record["all_annotated"] = {}, {}
-    annotations = {"metric": matched_true.joints3d, "universal": matched_true.joints3d_universal}
-    for kind, joints3d in annotations.items():
-        if joints3d is None:
-            continue
-        target = dataclasses.replace(matched_true, joints3d=joints3d)
-        predictions = {"": matched_pred.joints3d, "_rescaled": rescale_bones(matched_pred.joints3d, joints3d)}
+    for kind, target in targets.items():
+        predictions = {"": joints3d, "_rescaled": rescale_bones(joints3d, target.joints3d, true.validity)}
         for suffix, joints3d_pred in predictions.items():
-            scored = score_pair(dataclasses.replace(matched_pred, joints3d=joints3d_pred), target, root, confidence, **stamp,
+            scored = score_pair(dataclasses.replace(found, joints3d=joints3d_pred), target, root, confidence, **stamp,
                                 annotation="metric (annot3)" if kind == "metric" else "universal (univ_annot3)",
                                 bones="of annotated length" if suffix else "as predicted",
                                 pck_joints=", ".join(JOINTS[:NUM_PCK_JOINTS]))
             sums = official_sums(scored.distances)
-            record["matched"][kind + suffix] = scored.metrics_of(sums, PER_SEQUENCE, data="matched people")
-            everyone = dataclasses.replace(scored, true=true, resampling=make_resampling(true.sequence, len(match)))
-            record["all_annotated"][kind + suffix] = everyone.metrics_of(
-                _with_missed(sums.select(_SHARES), is_matched), PER_SEQUENCE, data="all annotated people")
+            record["matched"][kind + suffix] = scored.metrics_of(sums.only(is_matched), PER_SEQUENCE, data="matched people")
+            record["all_annotated"][kind + suffix] = scored.metrics_of(sums.select(_SHARES), PER_SEQUENCE,
+                                                                       data="all annotated people")
     return record
 
 
@@ -87,12 +93,13 @@ def match_people(pred: Poses, true: Poses) -> np.ndarray:
     Args: pred, true: with joints2d [n, 17, 2] px, sequence and frame.
     Returns: [len(true)] int64: the row of the prediction, -1 for none.
     """
-    by_frame: dict[tuple[str, str], list[int]] = {}
-    for row, key in enumerate(zip(pred.sequence.astype(str), pred.frame.astype(str), strict=True)):
+    by_frame: dict[tuple, list[int]] = {}
+    sequences, frames = comparable_labels(pred.sequence, true.sequence), comparable_labels(pred.frame, true.frame)
+    for row, key in enumerate(zip(sequences[0].tolist(), frames[0].tolist(), strict=True)):
         by_frame.setdefault(key, []).append(row)
-    validity = np.ones(true.joints3d.shape[:2], bool) if true.validity is None else np.asarray(true.validity, bool)
+    validity = np.ones(true.joints3d.shape[:2], bool) if true.validity is None else true.validity
     match, is_taken = np.full(len(true.joints3d), -1), np.zeros(len(pred.joints3d), bool)
-    for person, key in enumerate(zip(true.sequence.astype(str), true.frame.astype(str), strict=True)):
+    for person, key in enumerate(zip(sequences[1].tolist(), frames[1].tolist(), strict=True)):
         rows = [row for row in by_frame.get(key, ()) if not is_taken[row]]
         if not rows:
             continue
@@ -105,19 +112,26 @@ def match_people(pred: Poses, true: Poses) -> np.ndarray:
     return match
 
 
-def rescale_bones(joints3d_pred: np.ndarray, joints3d_true: np.ndarray) -> np.ndarray:
+def rescale_bones(joints3d_pred: np.ndarray, joints3d_true: np.ndarray, validity: np.ndarray | None = None) -> np.ndarray:
     """Gives every predicted bone the annotated length, outward from the pelvis, which stays; directions stay as predicted.
 
-    Args: [n, 17, 3] mm, both. A predicted bone without length has no direction: its joint comes to lie where it starts.
+    Args:
+        joints3d_pred, joints3d_true: [n, 17, 3] mm. A predicted bone without length has no direction: its joint comes to lie
+            where it starts.
+        validity: [n, 17] bool, which annotations count; None: all. A bone with an end that does not keeps its length.
+
     Returns: [n, 17, 3] float64 mm.
     """
     pred, true = np.asarray(joints3d_pred, np.float64), np.asarray(joints3d_true, np.float64)
     result = pred.copy()
-    for joint, start in BONES:
-        bone = pred[:, joint] - pred[:, start]
-        length = np.linalg.norm(bone, axis=-1, keepdims=True)
-        true_length = np.linalg.norm(true[:, joint] - true[:, start], axis=-1, keepdims=True)
-        result[:, joint] = result[:, start] + bone * np.divide(true_length, length, where=length > 0, out=np.zeros_like(length))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for joint, start in BONES:
+            bone = pred[:, joint] - pred[:, start]
+            length, true_length = (np.linalg.norm(pose[:, joint] - pose[:, start], axis=-1) for pose in (pred, true))
+            scale = np.divide(true_length, length, where=length > 0, out=np.zeros_like(length))
+            if validity is not None:
+                scale = np.where(validity[:, joint] & validity[:, start], scale, 1)
+            result[:, joint] = result[:, start] + bone * scale[:, None]
     return result
 
 
@@ -135,11 +149,3 @@ def official_sums(distances: JointDistances) -> PoseSums:
                "mpjpe17": of_joints(distances, "mpjpe", slice(None)),
                "a_mpjpe17": of_joints(distances, "a_mpjpe", slice(None))}
     return beside([dataclasses.replace(sums, names=(name,)) for name, sums in columns.items()])
-
-
-def _with_missed(sums: PoseSums, is_matched: np.ndarray) -> PoseSums:
-    """Sums of the matched people, and of the others as wrong in every joint."""
-    numerators = np.zeros((len(sums.names), len(is_matched)))
-    denominators = np.full(numerators.shape, float(NUM_PCK_JOINTS))
-    numerators[:, is_matched], denominators[:, is_matched] = sums.numerators, sums.denominators
-    return PoseSums(sums.names, numerators, denominators)

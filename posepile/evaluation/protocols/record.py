@@ -33,6 +33,12 @@ class Scored:
     confidence: float
     stamp: Mapping
 
+    def select(self, poses: np.ndarray, **stamp) -> "Scored":
+        """The same of some poses, [num_poses] bool. Args: stamp: what differs."""
+        true = self.true.select(poses)
+        return dataclasses.replace(self, true=true, distances=self.distances.select(poses), stamp={**self.stamp, **stamp},
+                                   resampling=make_resampling(true.sequence, len(true.joints3d)))
+
     def metrics_of(self, sums: PoseSums, averaging: str = POOLED, **stamp) -> dict:
         """A part of a record: `metrics`, `intervals` ({metric: [low, high]}), `stamp`.
 
@@ -42,22 +48,22 @@ class Scored:
             stamp: what differs from that of the record.
         """
         num_poses = int((sums.denominators > 0).any(axis=0).sum())
+        resampling = self.resampling
         if averaging == PER_SEQUENCE:
             sums = sums.grouped(self.true.sequence).equally_weighted()
-            groups, num_groups, unit = np.arange(sums.numerators.shape[1]), sums.numerators.shape[1], "sequences"
-            values, resamples = sums.values(), bootstrap(sums, groups)
+            num_sequences = sums.numerators.shape[1]
+            resampling = Resampling(np.arange(num_sequences), num_sequences, "sequences")
+        if averaging == PER_ACTIVITY:
+            values = sums.grouped(self.true.activity).equally_weighted().values()
+            # A resample that lacks an activity is left out.
+            resamples = np.mean([bootstrap(sums.only(self.true.activity == label), resampling.groups)
+                                 for label in np.unique(self.true.activity)], axis=0)
         else:
-            groups, num_groups, unit = self.resampling.groups, self.resampling.num_groups, self.resampling.unit
-            values, resamples = sums.values(), bootstrap(sums, groups)
-            if averaging == PER_ACTIVITY:
-                parts = [sums.only(self.true.activity == label) for label in np.unique(self.true.activity)]
-                values = np.mean([part.values() for part in parts], axis=0)
-                # A resample may lack an activity, and is then left out.
-                resamples = np.mean([bootstrap(part, groups) for part in parts], axis=0)
-        intervals = interval(values, resamples, num_groups, self.confidence)
+            values, resamples = sums.values(), bootstrap(sums, resampling.groups)
+        intervals = interval(values, resamples, sums.grouped(resampling.groups).num_counted(), self.confidence)
         return {"metrics": {**dict(zip(sums.names, values.tolist(), strict=True)), "num_poses": num_poses},
                 "intervals": dict(zip(sums.names, intervals.T.tolist(), strict=True)),
-                "stamp": {**self.stamp, "averaging": averaging, "num_poses": num_poses, "resampled": unit, **stamp}}
+                "stamp": {**self.stamp, "averaging": averaging, "num_poses": num_poses, "resampled": resampling.unit, **stamp}}
 
 
 def score_pair(pred: Poses, true: Poses, root: int | None, confidence: float, **stamp) -> Scored:
@@ -68,7 +74,7 @@ def score_pair(pred: Poses, true: Poses, root: int | None, confidence: float, **
         distances = metrics.joint_distances(pred.joints3d, true.joints3d, true.validity, root)
     except ValueError as error:
         raise ValueError(f"{pred.source} against {true.source}: {error}") from error
-    stamp = {"predictions": pred.source, "annotations": true.source, "joints": ", ".join(joint_names),
+    stamp = {"predictions": pred.source, "annotations": true.source, "data": "all poses", "joints": ", ".join(joint_names),
              "num_joints": len(joint_names), "root": "mean of the valid joints" if root is None else joint_names[root], **stamp}
     return Scored(true, distances, make_resampling(true.sequence, len(true.joints3d)), confidence, stamp)
 
@@ -77,38 +83,42 @@ def flat_record(scored: Scored) -> dict:
     """The record of the flat averaging: one mean over all joints of all poses.
 
     Returns: `metrics`, see `metrics.compute_metrics`; `per_joint`, `per_sequence`, `per_activity`: {label: the same of that
-        part}; a joint has no CPS, and a group is left out where the annotations have no such labels; `intervals`: the same
-        tree with [low, high] in the place of each number, without `per_sequence`; `poses`: see `metrics.count_poses`;
-        `stamp`.
+        part}; CPS of a joint is the share of poses in which this joint is right; a group is left out where the annotations
+        have no such labels; `intervals`: the same tree with [low, high] in the place of each number, without `per_sequence`;
+        `poses`: see `metrics.count_poses`; `stamp`.
     """
-    distances, true = scored.distances, scored.true
+    distances, true, resampling = scored.distances, scored.true, scored.resampling
     sums = metrics.pose_sums(distances)
-    record = {"metrics": metrics.summarize(distances), "per_joint": {}}
-    paths = [sums.prefixed("metrics")]
+    record = {"metrics": metrics.summarize(distances, sums), "per_joint": {}}
+    parts = [sums.grouped(resampling.groups).prefixed("metrics")]
     for j, name in enumerate(true.joint_names):
         of_joint = distances.select(slice(None), slice(j, j + 1))
-        record["per_joint"][name] = {key: value for key, value in metrics.summarize(of_joint).items()
-                                     if not key.startswith("cps")}
-        joint_sums = metrics.pose_sums(of_joint).select([name for name in sums.names if not name.startswith("cps")])
-        paths.append(joint_sums.grouped(scored.resampling.groups).prefixed("per_joint", name))
-    for group in ("sequence", "activity"):
-        labels = getattr(true, group)
-        if labels is None:
-            continue
-        values, numbers = np.unique(labels, return_inverse=True)
-        record[f"per_{group}"] = {str(value): metrics.summarize(distances.select(numbers.ravel() == i))
-                                  for i, value in enumerate(values)}
-        if group == "activity":
-            paths += [sums.only(numbers.ravel() == i).prefixed("per_activity", str(value)) for i, value in enumerate(values)]
-    resampling = scored.resampling
-    paths = beside([part if part.numerators.shape[1] == resampling.num_groups else part.grouped(resampling.groups)
-                    for part in paths])
-    resamples = bootstrap(paths, np.arange(resampling.num_groups))
-    intervals = interval(paths.values(), resamples, resampling.num_groups, scored.confidence)
+        joint_sums = metrics.pose_sums(of_joint)
+        record["per_joint"][name] = metrics.summarize(of_joint, joint_sums)
+        parts.append(joint_sums.grouped(resampling.groups).prefixed("per_joint", name))
+    if true.sequence is not None:
+        record["per_sequence"] = _by_label(sums, distances, true.sequence)
+    if true.activity is not None:
+        record["per_activity"] = _by_label(sums, distances, true.activity)
+        parts += [sums.only(true.activity == label).grouped(resampling.groups).prefixed("per_activity", str(label))
+                  for label in np.unique(true.activity)]
+    groups = beside(parts)
+    resamples = bootstrap(groups, np.arange(resampling.num_groups))
+    intervals = interval(groups.values(), resamples, groups.num_counted(), scored.confidence)
     stamp = {**scored.stamp, "averaging": POOLED, "num_poses": record["metrics"]["num_poses"], "resampled": resampling.unit,
              "num_groups": resampling.num_groups, "num_resamples": NUM_RESAMPLES, "confidence": scored.confidence}
-    return {**record, "intervals": nested(paths.names, intervals.T.tolist()), "poses": metrics.count_distances(distances),
+    return {**record, "intervals": nested(groups.names, intervals.T.tolist()), "poses": metrics.count_distances(distances),
             "stamp": stamp}
+
+
+def _by_label(sums, distances, labels):
+    """{label: `metrics.summarize` of the poses that have it}."""
+    values, numbers = np.unique(labels, return_inverse=True)
+    flags = metrics.pose_flags(distances)
+    counts = np.stack([np.bincount(numbers, flags[name]).astype(int) for name in metrics.POSE_COUNTS], axis=1)
+    names = (*sums.names, *metrics.POSE_COUNTS)
+    return {str(value): dict(zip(names, (*ratios, *count), strict=True)) for value, ratios, count in
+            zip(values, sums.grouped(numbers).ratios().T.tolist(), counts.tolist(), strict=True)}
 
 
 def nested(paths, values) -> dict:

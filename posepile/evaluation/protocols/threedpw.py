@@ -40,10 +40,10 @@ def score(pred: Poses, true: Poses, confidence: float = 0.95) -> dict:
         **flat_record(scored),
         "challenge": scored.metrics_of(beside([sums.select(("mpjpe", "pa_mpjpe")), challenge_sums(major)]),
                                        pck_joints=_names(MAJOR_JOINTS), threshold="inclusive"),
-        "ncps": scored.metrics_of(ncps_sums(major), joints=_names(MAJOR_JOINTS), threshold="inclusive",
+        "ncps": scored.metrics_of(ncps_sums(major), **_joints(MAJOR_JOINTS), threshold="inclusive",
                                   alignment="similarity, fitted on all 24 joints"),
         "joints14": scored.metrics_of(metrics.pose_sums(distances.select(slice(None), list(JOINTS_14))).select(
-            ("mpjpe", "pa_mpjpe", "pck50", "pck100")), joints=_names(JOINTS_14))}
+            ("mpjpe", "pa_mpjpe", "pck50", "pck100")), **_joints(JOINTS_14))}
     if true.split is not None and (is_test := true.split.astype(str) == "test").any():
         record["test_split"] = scored.metrics_of(sums.only(is_test), data="test split")
     return record
@@ -69,6 +69,11 @@ def ncps_sums(major: JointDistances) -> PoseSums:
 def _sums(terms: dict[str, np.ndarray], validity: np.ndarray) -> PoseSums:
     return PoseSums(tuple(terms), np.stack([np.where(validity, term, 0).sum(axis=1) for term in terms.values()]),
                     np.tile(validity.sum(axis=1).astype(np.float64), (len(terms), 1)))
+
+
+def _joints(joints: tuple[int, ...]) -> dict:
+    """For a stamp."""
+    return {"joints": _names(joints), "num_joints": len(joints)}
 
 
 def _names(joints: tuple[int, ...]) -> str:

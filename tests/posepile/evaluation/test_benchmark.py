@@ -7,12 +7,13 @@ import pytest
 from posepile.data.crops import crop_examples
 from posepile.evaluation import benchmark
 from posepile.geometry.skeleton import joint_indices
+from posepile.prediction.test_time_augmentation import PLAIN, make_views
 from tests.posepile import small_model
 from tests.posepile.data.prepared import dotted_example, write_prepared
 
 
 class _KnowsTheTruth:
-    """A predictor that answers with the labels of the data set, off by `offset`, whatever it is shown; other joints are nan."""
+    """Answers with the labels in the frames of its crops, off by `offset`, whatever it is shown; other joints are nan."""
 
     skeleton = small_model.MERGED
     batch_size = 8
@@ -20,9 +21,10 @@ class _KnowsTheTruth:
     class model:
         crop_side = 32
 
-    def __init__(self, dataset, split, offset):
-        positions = range(dataset.num_examples(split))
-        truth = crop_examples(dataset, split, positions, 32)["joints3d"]
+    def __init__(self, dataset, split, offset, views=PLAIN):
+        num_examples = dataset.num_examples(split)
+        geometry = views.geometry(np.tile(np.arange(len(views)), num_examples))
+        truth = crop_examples(dataset, split, np.repeat(np.arange(num_examples), len(views)), 32, geometry=geometry)["joints3d"]
         self.poses = np.full((len(truth), 7, 3), np.nan, np.float32)
         self.poses[:, joint_indices(self.skeleton, dataset.skeleton)] = truth + np.float32(offset)
         self.position = 0
@@ -61,6 +63,29 @@ def test_scores_of_planted_errors(legs, tmp_path):
         truth, mask = benchmark.read_truth(legs, "test", range(30), 32)
         np.testing.assert_allclose(file["joints3d"], truth + offset, rtol=1e-5)
         assert mask.all()
+
+
+def test_test_time_augmentation_of_scores_comparisons_and_saved_predictions(legs, tmp_path):
+    """An ankle that is 40 mm too far in the plain and in the mirrored crop: on average each ankle is by 20 mm."""
+    offset, views = np.array([[0, 0, 0], [0, 0, 40], [0, 0, 0], [0, 0, 0]]), make_views(flip_aug=True)
+
+    scores = benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", offset, views), legs, views=views)
+    assert scores["pooled"]["mpjpe"] == pytest.approx((20 + 20) / 4, rel=1e-3)
+    assert (scores["stamp"]["num_aug"], scores["stamp"]["flip"]) == (2, True)
+    plain = benchmark.evaluate_dataset(_KnowsTheTruth(legs, "test", offset), legs)
+    assert plain["pooled"]["pck100"] == 100 and (plain["stamp"]["num_aug"], plain["stamp"]["flip"]) == (1, False)
+
+    models = {name: _KnowsTheTruth(legs, "test", error, views) for name, error in (("exact", 0), ("off", offset))}
+    record = benchmark.compare_models(models, legs, views=views)
+    assert record["differences"]["off"]["pooled"]["mpjpe"]["difference"] == pytest.approx(10, rel=1e-3)
+    assert (record["stamp"]["num_aug"], record["stamp"]["flip"]) == (2, True)
+
+    predictor, path = _KnowsTheTruth(legs, "train", offset, views), tmp_path / "both.npz"
+    predictor.poses[np.isnan(predictor.poses)] = 4000
+    benchmark.save_predictions(predictor, legs, path, views)
+    with np.load(path) as file:
+        errors = file["joints3d"][:, joint_indices(small_model.MERGED, small_model.LEGS)] - file["new_joints3d"]
+        np.testing.assert_allclose(errors[..., 2], np.broadcast_to([0, 20, 20, 0], (10, 4)), atol=0.01)
 
 
 def test_predictions_are_saved_beside_labels(legs, batch_plan, tmp_path):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.optimize
 import scipy.spatial
 from scipy.spatial.transform import Rotation
@@ -204,6 +205,50 @@ def test_alignment_agrees_with_scipy_procrustes():
         np.testing.assert_allclose(metrics.procrustes_align(p, g) - g, (scipy_aligned - scipy_true) * size, atol=1e-8)
 
 
+def test_alignment_agrees_with_scipy_orthogonal_procrustes():
+    """Of any two poses: where scipy's best orthogonal matrix reflects, its last singular direction is turned."""
+    rng = np.random.default_rng(7)
+    pred, true = rng.normal(0, 300, (2, 40, 17, 3))
+    num_reflected = 0
+    for p, g, aligned in zip(pred, true, metrics.procrustes_align(pred, true), strict=True):
+        p, center = p - p.mean(axis=0), g.mean(axis=0)
+        matrix, _ = scipy.linalg.orthogonal_procrustes(p, g - center)
+        if np.linalg.det(matrix) < 0:
+            num_reflected += 1
+            weakest = np.linalg.svd(p.T @ (g - center))[0][:, 2]
+            matrix = (np.eye(3) - 2 * np.outer(weakest, weakest)) @ matrix
+        scale = np.sum(p @ matrix * (g - center)) / np.square(p).sum()
+        np.testing.assert_allclose(aligned, scale * p @ matrix + center, atol=1e-9)
+    assert 5 < num_reflected < 35
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_nearby_transform_is_better_than_the_alignment(seed):
+    """Brute force around it and far away: rotations, scales and shifts drawn at random never fit better."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 300, (17, 3))
+    pred = true * [-1, 1, 1] + rng.normal(0, 100, true.shape)  # a mirror image, off by some
+    aligned = metrics.procrustes_align(pred, true)
+    best = np.square(aligned - true).sum()
+    for size in (1e-3, 1e-2, 0.1, 1, 10):
+        rotations = Rotation.from_rotvec(rng.normal(0, size, (200, 3))).as_matrix()
+        scales, shifts = np.exp(rng.normal(0, size, (200, 1, 1))), rng.normal(0, 100 * size, (200, 1, 3))
+        others = scales * (aligned - aligned.mean(axis=0)) @ rotations + aligned.mean(axis=0) + shifts
+        assert (np.square(others - true).sum(axis=(1, 2)) > best).all()
+
+
+def test_alignment_is_exact_in_the_file_of_a_distant_person():
+    """float32 positions 20 m away: the rounding of the file, 0.002 mm, is all there is."""
+    rng = np.random.default_rng(8)
+    true = rng.normal(0, 300, (50, 17, 3)) + np.array([3000, 0, 20_000])
+    pred = true + rng.normal(0, 50, true.shape)
+    exact = metrics.compute_metrics(pred, true)
+    single = metrics.compute_metrics(pred.astype(np.float32), true.astype(np.float32))
+    assert single["pa_mpjpe"] == pytest.approx(exact["pa_mpjpe"], abs=1e-3)
+    rounded = metrics.compute_metrics(pred.astype(np.float32).astype(np.float64), true.astype(np.float32).astype(np.float64))
+    assert single == rounded  # whatever the type, it is computed in float64
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_alignment_agrees_with_a_general_optimiser(seed):
     rng = np.random.default_rng(seed)
@@ -253,6 +298,19 @@ def test_points_that_coincide_or_lie_on_a_line():
     assert metrics.pa_mpjpe(line, point) == pytest.approx(0, abs=1e-9)
     assert metrics.pa_mpjpe(line[..., [2, 0, 1]], line) == pytest.approx(0, abs=1e-9)
     assert metrics.compute_metrics(point, point)["pa_mpjpe"] == 0
+    with np.errstate(all="raise"):  # no division by zero
+        for pred, true in ((point, line), (line, point), (point, point)):
+            assert all(np.isfinite(value) for value in metrics.compute_metrics(pred, true).values())
+
+
+def test_flags_name_the_poses_that_are_counted():
+    pred, true = poses_of_distances([[1, 2], [3, 4], [5, 6], [7, 8]])
+    pred[1, 2, 0] = np.nan
+    validity = np.array([[True, True, True], [True, True, True], [False, True, True], [False, False, False]])
+    flags = metrics.pose_flags(metrics.joint_distances(pred, true, validity))
+    assert {name: np.flatnonzero(flag).tolist() for name, flag in flags.items()} == {
+        "num_poses": [0, 1, 2], "num_undefined": [1, 2], "num_nonfinite": [1], "num_without_root": [2], "num_unaligned": [2],
+        "num_empty": [3]}
 
 
 # ---- Incomplete data

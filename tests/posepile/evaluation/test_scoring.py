@@ -1,6 +1,5 @@
-"""Scoring of merged predictions, of the mean pose, and of files."""
+"""Scoring of merged predictions and of the mean pose."""
 
-import json
 import subprocess
 import sys
 
@@ -98,100 +97,6 @@ def test_mean_pose_baseline_does_not_hide_joints_that_training_never_labelled(me
     assert np.isnan(mean_pose[merged.index("head_smpl")]).all()
     score = scoring.mean_pose_baseline(mean_pose, true, None, merged)
     assert np.isnan(score["formats"]["smpl_24"]["mpjpe"]) and np.isfinite(score["formats"]["h36m_17"]["mpjpe"])
-
-
-# ---- Files
-
-
-@pytest.fixture(name="files")
-def _files(tmp_path):
-    rng = np.random.default_rng(2)
-    true = rng.normal(0, 300, (20, 17, 3)) + np.array([0, 0, 4000])
-    predictions, annotations = tmp_path / "P.npz", tmp_path / "A.npz"
-    arrays = {"joints3d": true, "joint_validity_mask": rng.random((20, 17)) < 0.9, "root": 14,
-              "sequence": np.repeat(["TS1", "TS2"], 10), "activity": np.arange(20) % 3}
-    np.savez(predictions, joints3d=np.float32(true + rng.normal(0, 60, true.shape)))
-    np.savez(annotations, **arrays)
-    return predictions, annotations, arrays
-
-
-def test_scores_files(files):
-    predictions, annotations, arrays = files
-    record = scoring.score_files(predictions, annotations)
-    pred = np.load(predictions)["joints3d"]
-    true, mask = arrays["joints3d"], arrays["joint_validity_mask"]
-    assert record["metrics"] == metrics.compute_metrics(pred, true, mask, 14)
-    assert record["per_sequence"]["TS2"] == metrics.compute_metrics(pred[10:], true[10:], mask[10:], 14)
-    assert record["per_activity"]["1"] == metrics.compute_metrics(pred[1::3], true[1::3], mask[1::3], 14)
-    assert record["per_joint"]["14"]["mpjpe"] == 0 and record["per_joint"]["14"]["auc31"] == pytest.approx(3000 / 31)
-    relative = np.linalg.norm((pred - pred[:, 14:15]) - (true - true[:, 14:15]), axis=-1)[:, 3]
-    assert record["per_joint"]["3"]["mpjpe"] == pytest.approx(relative[mask[:, 3] & mask[:, 14]].mean())
-    assert record["stamp"]["root"] == "14" and record["stamp"]["predictions"] == str(predictions)
-    assert json.loads(json.dumps(scoring.json_ready(record), allow_nan=False))["poses"]["num_poses"] == 20
-
-
-def rewrite(path, drop=(), **changes):
-    with np.load(path, allow_pickle=True) as archive:
-        arrays = {**archive, **changes}
-    np.savez(path, **{name: value for name, value in arrays.items() if name not in drop})
-
-
-@pytest.mark.parametrize("which, changes, message", [
-    (0, {"drop": ("joints3d",)}, r"P\.npz lacks joints3d; it holds: nothing"),
-    (0, {"joints3d": np.zeros((20, 17, 2))}, r"P\.npz: joints3d must be .*got shape \[20, 17, 2\]"),
-    (0, {"joints3d": np.zeros((20, 16, 3))}, r"P\.npz: joints3d is \[20, 16, 3\], but .*A\.npz is \[20, 17, 3\]"),
-    (1, {"joints3d": np.zeros((0, 17, 3))}, r"A\.npz: joints3d holds no pose"),
-    (1, {"joints3d": np.full((20, 17, 3), "x")}, r"A\.npz: joints3d must hold numbers"),
-    (1, {"joints3d": np.array([None, 1])}, r"A\.npz cannot be read as .* plain numeric and text arrays.*numpy\.savez"),
-    (1, {"root": 17}, "root is 17"),
-    (1, {"root": [0, 1]}, r"A\.npz: root must be one joint index"),
-    (1, {"joint_validity_mask": np.ones((20, 16), bool)}, r"A\.npz: joint_validity_mask must be \[20, 17\]"),
-    (1, {"sequence": ["TS1"]}, r"A\.npz: sequence must be \[20\]"),
-    (1, {"joint_names": ["a"]}, r"A\.npz: joint_names has 1 names for 17"),
-])
-def test_files_that_do_not_fit_are_refused(files, which, changes, message):
-    rewrite(files[which], **changes)
-    with pytest.raises(ValueError, match=message):
-        scoring.score_files(*files[:2])
-
-
-@pytest.mark.parametrize("which, name", [(0, "P.npz"), (1, "A.npz")])
-def test_metres_are_refused(files, which, name):
-    rewrite(files[which], joints3d=np.load(files[which])["joints3d"] / 1000)
-    with pytest.raises(ValueError, match=f"{name}: the median pose is .* metres.*multiply by 1000"):
-        scoring.score_files(*files[:2])
-
-
-def test_joint_orders_are_compared_where_both_files_name_them(files):
-    names = load_skeleton("mpi_inf_3dhp_17").joint_names
-    rewrite(files[1], joint_names=names)
-    assert list(scoring.score_files(*files[:2])["per_joint"]) == list(names)
-    rewrite(files[0], joint_names=load_skeleton("h36m_17").joint_names)
-    with pytest.raises(ValueError, match=r"P\.npz: joint 0 is called 'pelvis', but 'head_top' in .*A\.npz"):
-        scoring.score_files(*files[:2])
-
-
-def test_annotation_that_is_not_finite_is_refused_by_file(files):
-    joints3d = files[2]["joints3d"].copy()
-    joints3d[4, 2] = np.nan
-    rewrite(files[1], joints3d=joints3d, joint_validity_mask=np.ones((20, 17), bool))
-    with pytest.raises(ValueError, match=r"A\.npz: joints3d_true is not finite at pose 4, joint 2"):
-        scoring.score_files(*files[:2])
-
-
-def test_files_that_are_no_archives(files, tmp_path):
-    predictions, annotations, _ = files
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
-        scoring.score_files(tmp_path / "nowhere.npz", annotations)
-    for content in (b"", b"no archive at all", predictions.read_bytes()[:-50]):
-        (tmp_path / "broken.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"broken\.npz"):
-            scoring.score_files(tmp_path / "broken.npz", annotations)
-    np.save(tmp_path / "plain.npy", np.zeros((20, 17, 3)))
-    with pytest.raises(ValueError, match=r"plain\.npy cannot be read .* a single array"):
-        scoring.score_files(tmp_path / "plain.npy", annotations)
-    with pytest.raises(ValueError, match="unknown protocol 'median'; known ones: flat"):
-        scoring.score_files(predictions, annotations, "median")
 
 
 def test_scoring_needs_neither_tensorflow_nor_keras():

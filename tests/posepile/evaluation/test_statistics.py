@@ -1,10 +1,12 @@
 """The bootstrap against planted truths, closed forms, and a loop that resamples poses one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
 
-from posepile.evaluation.statistics import PoseSums, beside, bootstrap, interval
+from posepile.evaluation.statistics import PoseSums, beside, bootstrap, interval, make_resampling
 
 
 def mean_of(values, counts=None):
@@ -120,3 +122,90 @@ def test_what_is_undefined_stays_so():
 def test_confidence_out_of_range(confidence):
     with pytest.raises(ValueError, match="above 0 and below 1"):
         interval(np.zeros(1), np.zeros((5, 1)), 5, confidence)
+
+
+# ---- Groups
+
+
+def test_groups_are_summed_in_rising_order_of_their_labels():
+    sums = PoseSums(("a", "b"), np.array([[1, 2, 4, 8], [1, np.inf, 1, 0.0]]), np.array([[1, 1, 2, 2], [1, 1, 0, 0.0]]))
+    for labels in (["y", "x", "y", "z"], [7, -1, 7, 30]):
+        grouped = sums.grouped(np.array(labels))
+        np.testing.assert_array_equal(grouped.numerators, [[2, 5, 8], [np.inf, 2, 0]])
+        np.testing.assert_array_equal(grouped.denominators, [[1, 3, 2], [1, 1, 0]])
+        np.testing.assert_array_equal(grouped.ratios(), [[2, 5 / 3, 4], [np.nan, 2, np.nan]])
+        np.testing.assert_array_equal(grouped.num_counted(), [3, 2])
+        np.testing.assert_array_equal(grouped.values(), sums.values())
+    assert sums.grouped(np.zeros(4)).names == ("a", "b")
+
+
+def test_groups_equal_a_loop():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, 200)
+    sums = PoseSums(("a",), rng.random((1, 200)), rng.random((1, 200)))
+    expected = [[a[0, labels == label].sum() for label in np.unique(labels)] for a in (sums.numerators, sums.denominators)]
+    np.testing.assert_allclose([sums.grouped(labels).numerators[0], sums.grouped(labels).denominators[0]], expected)
+
+
+def test_columns_of_equal_weight():
+    """Means 2, 4, nothing and 9 of 1, 100, 0 and 2 joints."""
+    sums = PoseSums(("mean",), np.array([[2, 400, 0, 18.0]]), np.array([[1, 100, 0, 2.0]]))
+    assert sums.equally_weighted().values() == pytest.approx([5])
+    np.testing.assert_array_equal(sums.equally_weighted().denominators, [[1, 1, 0, 1]])
+    broken = PoseSums(("mean",), np.array([[2, np.inf]]), np.array([[1, 1.0]]))
+    assert np.isnan(broken.equally_weighted().values()).all()  # never dropped
+
+
+@pytest.mark.parametrize("sequence, num_poses, expected", [
+    (["b", "a", "b"], 3, ([1, 0, 1], 2, "sequences")),
+    ([5, 5, 4], 3, ([1, 1, 0], 2, "sequences")),
+    (["a", "a", "a"], 3, ([0, 1, 2], 3, "poses")),
+    (None, 3, ([0, 1, 2], 3, "poses")),
+    (None, 0, ([], 0, "poses")),
+])
+def test_what_is_resampled(sequence, num_poses, expected):
+    resampling = make_resampling(sequence, num_poses)
+    assert (resampling.groups.tolist(), resampling.num_groups, resampling.unit) == expected
+
+
+@pytest.mark.parametrize("num_poses, length, num_groups", [(1000, 1, 1000), (1001, 2, 501), (2001, 3, 667)])
+def test_many_poses_are_resampled_in_runs(num_poses, length, num_groups):
+    resampling = make_resampling(None, num_poses)
+    assert resampling.num_groups == num_groups
+    assert resampling.unit == ("poses" if length == 1 else f"runs of {length} consecutive poses")
+    np.testing.assert_array_equal(resampling.groups, np.arange(num_poses) // length)
+
+
+def test_all_resamples_of_three_groups():
+    """27 equally likely draws, listed: the bootstrap's spread is theirs, of a ratio that is no plain mean."""
+    numerators, denominators = np.array([3, 20, 7.0]), np.array([1, 2, 4.0])
+    sums = PoseSums(("ratio",), numerators[None], denominators[None])
+    listed = [numerators[list(draw)].sum() / denominators[list(draw)].sum() for draw in itertools.product(range(3), repeat=3)]
+    resamples = bootstrap(sums, np.arange(3), 40_000)[:, 0]
+    values, counts = np.unique(np.round(listed, 9), return_counts=True)
+    drawn, frequencies = np.unique(np.round(resamples, 9), return_counts=True)
+    np.testing.assert_array_equal(drawn, values)
+    np.testing.assert_allclose(frequencies / 40_000, counts / 27, atol=0.01)
+    low, high = interval(np.array([30 / 7]), resamples[:, None], 3, 0.95)
+    reach = scipy.stats.t.ppf(0.975, 2) * np.std(listed) * np.sqrt(3 / 2)
+    np.testing.assert_allclose([low[0], high[0]], [30 / 7 - reach, 30 / 7 + reach], rtol=0.02)
+
+
+def test_every_metric_has_its_own_number_of_groups():
+    resamples = np.random.default_rng(0).normal(0, 1, (1000, 3))
+    each = interval(np.zeros(3), resamples, np.array([2, 10, 1]))
+    for i, num_groups in enumerate((2, 10, 1)):
+        np.testing.assert_array_equal(each[:, i], interval(np.zeros(1), resamples[:, i:i + 1], num_groups)[:, 0])
+    assert np.isnan(each[:, 2]).all() and each[1, 0] > 4 * each[1, 1]
+
+
+def test_a_part_in_few_of_the_sequences_is_covered_as_often_as_it_says():
+    """The part is in 3 of 9 sequences; their true mean is 80 mm."""
+    num_trials, covered = 300, 0
+    groups = np.repeat(np.arange(9), 10)
+    for seed in range(num_trials):
+        rng = np.random.default_rng(seed)
+        part = mean_of(80 + rng.normal(0, 15, 9)[groups] + rng.normal(0, 20, 90)).only(groups < 3)
+        low, high = interval(part.values(), bootstrap(part, groups, 400, seed), part.grouped(groups).num_counted())[:, 0]
+        covered += low < 80 < high
+    assert 0.92 <= covered / num_trials <= 0.99

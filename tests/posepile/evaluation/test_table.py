@@ -5,6 +5,7 @@ import pytest
 
 from posepile.evaluation import comparison, scoring, table
 from posepile.geometry.skeleton import Skeleton, merge_skeletons
+from tests.posepile.evaluation.scored_records import h36m_record, model_record, mupots_record
 
 MODELS = ("initial", "finetuned", "finetuned_ema", "finetuned_latent", "finetuned_hybrid")
 
@@ -130,3 +131,78 @@ def test_better_and_worse_where_the_interval_leaves_out_zero():
     assert lines(1.0, 3.0, "pck100").endswith("[ +1.00,  +3.00] better")
     assert lines(-1.0, 3.0, "cps200").endswith("+1.00 [ -1.00,  +3.00]")
     assert lines(np.nan, np.nan, "mpjpe").split() == ["MPJPE,", "mm", "80.00", "-", "-"]
+
+
+def numbers(line):
+    """The words of a line behind its label, which ends with a unit or stands before two spaces."""
+    return line.split("  ", 1)[1].split()
+
+
+def test_a_record_shows_stamps_values_with_intervals_and_groups():
+    record = h36m_record(confidence=0.9)
+    text = table.format_metrics(record, "a/b")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    low, high = record["intervals"]["metrics"]["mpjpe"]
+    assert "90 % intervals" in text and f"3.00 [{low:.2f}, {high:.2f}]" in text
+    stamp = " ".join(lines[:3])
+    for entry in ("flat: all poses", "17 joints", "root pelvis", "annotation: metric (D3_Positions)",
+                  "averaging: all joints of all poses", "6 poses", "sequences resampled"):
+        assert entry in stamp
+    assert "mean of activities: all poses; 17 joints" in text
+    sitting = next(line for line in lines if line.startswith("Sitting"))
+    assert numbers(sitting) == ["4.00", f"{record['per_activity']['Sitting']['pa_mpjpe']:.2f}", "100.00", "100.00", "3"]
+    assert next(line for line in lines if line.startswith("S9 002"))  # per sequence
+
+
+def test_published_rows_stand_under_the_flat_means_only():
+    text = table.format_metrics(h36m_record(), "my_run/finetuned")
+    lines = text.splitlines()
+    own = next(i for i, line in enumerate(lines) if line.startswith("my_run/finetuned"))
+    assert numbers(lines[own])[0] == "3.0"
+    assert lines[own + 10].startswith("S2: 1.6M steps, finetuned")
+    assert numbers(lines[own + 10]) == ["41.1", "31.2", "95.7", "92.2"]
+    assert text.count("S2: 400k steps, initial") == 1 and "S4: Normal BN" not in text
+    assert text.index("S2: 400k") < text.index("mean of activities")
+    assert "S2: 400k" not in table.format_metrics(model_record())
+
+
+def test_variants_stand_beside_each_other():
+    text = table.format_metrics(mupots_record())
+    assert max(map(len, text.splitlines())) <= 100
+    assert "recall 50.00 %" in text and "all annotated: all annotated people" in text
+    assert "- universal_rescaled: annotation: universal (univ_annot3); bones of annotated length" in text
+    missed = next(line for line in text.splitlines() if line.startswith("TS2"))
+    assert numbers(missed) == ["-", "-", "-", "-", "0.00", "0"]
+
+
+def test_of_many_sequences_the_worst_are_shown_and_long_names_shortened():
+    record = h36m_record(num_sequences=30)
+    record["per_sequence"]["S9 007"]["mpjpe"] = 1e3
+    name = "a_folder_with_a_rather_long_name/and_a_file_of_the_same_kind"
+    record["per_sequence"][name] = {**record["per_sequence"].pop("S9 008"), "mpjpe": float("nan")}
+    lines = table.format_metrics(record).splitlines()
+    first = next(i for i, line in enumerate(lines) if "per sequence" in line) + 2
+    assert lines[first].startswith("a_folder_with_a_rat…") and lines[first].split("  ")[0].endswith("ame_kind"[1:])
+    assert lines[first + 1].split()[:3] == ["S9", "007", "1000.00"]
+    assert "The 24 of 30 with the largest MPJPE." in lines
+    assert max(map(len, lines)) <= 100
+
+
+def test_undefined_numbers_are_dashes_and_counted():
+    record = h36m_record()
+    record["metrics"].update(mpjpe=float("nan"), num_undefined=2)
+    record["intervals"]["metrics"]["mpjpe"] = [float("nan"), float("nan")]
+    text = table.format_metrics(record)
+    assert "2 of them with an undefined metric" in " ".join(text.split())
+    assert next(line for line in text.splitlines() if line.startswith("MPJPE, mm")).split() == ["MPJPE,", "mm", "-"]
+
+
+def test_a_model_shows_formats_and_inconsistency():
+    record = model_record()
+    text = table.format_metrics(record)
+    lines = text.splitlines()
+    assert "test split; boxes of the data set" in " ".join(lines[:3])
+    assert next(line for line in lines if line.startswith("smpl_24 ")).split()[1] == "2.00"
+    total = next(line for line in lines if line.startswith("inconsistency, mm"))
+    assert total.split()[2] == f"{record['inconsistency']['total']:.2f}"
