@@ -103,12 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error(f"--seeds is {options.seeds}; what another seed would change takes 2 or more to see")
+    if not 0 < options.confidence < 1:
+        parser.error(f"--confidence is {options.confidence}; it must be above 0 and below 1, such as 0.95")
     sizes = Sizes(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sizes)})
     try:
         with preemption_raised():
             study = train(options.output_dir, options.data_root, options.seeds, sizes)
             result = analyse(study, options.data_root, options.seeds, sizes, options.confidence)
-    except (Preempted, KeyboardInterrupt):
+    except KeyboardInterrupt:
         sys.exit("stopped. The same command goes on from here.")
     except (ValueError, OSError, ChildProcessError) as error:
         sys.exit(f"error: {error}")

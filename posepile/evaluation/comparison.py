@@ -77,7 +77,8 @@ def measure_poses(joints3d_pred, joints3d_true, validity, skeleton: Skeleton, *,
     sums = _all_sums(joints3d_pred, joints3d_true, validity, skeleton, activity)
     values = sums.values()
     num_groups = sums.grouped(resampling.groups).num_counted()
-    low_high = interval(values, bootstrap(sums, resampling.groups, num_resamples, seed), num_groups, confidence)
+    low_high = interval(values, bootstrap(sums, resampling.groups, num_resamples, seed), num_groups, confidence,
+                        metrics.value_limits(path[-1] for path in sums.names))
     tree = nested(sums.names, values.tolist())
     return {"intervals": nested(sums.names, low_high.T.tolist()),
             **{group: tree[group] for group in ("per_joint", "per_activity") if group in tree},

@@ -102,7 +102,8 @@ def inside_shares(dataset: PreparedDataset, truth: ScoredTruth) -> np.ndarray:
 def _joint_picture(skeleton, per_joint):
     errors = {fmt.name: dict(zip(fmt.joint_names, per_joint[fmt.name].values(), strict=True))
               for fmt in skeleton.formats or (skeleton,)}
-    caption = "Mean distance of every joint in mm, relative to the root of its format (which is 0 by definition), front view."
+    caption = ("Mean distance of every joint in mm, relative to the root of its format (which is 0 by definition); front view, "
+               "the person's left on the right.")
     if missing := [joint for joints in errors.values() for joint in joints if joint not in outlined_joints([joint])]:
         caption += f" Not on the outline, but in the table: {', '.join(dict.fromkeys(missing))}."
     return Picture(body_outline(errors), "Error per joint", caption, is_wide=True)

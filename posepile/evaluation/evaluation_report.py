@@ -10,7 +10,7 @@ from posepile.data.atomic_files import atomic_file
 from posepile.evaluation.parts import Part, parts_of
 from posepile.evaluation.primary_error import format_mean_primary_error
 from posepile.evaluation.published import EXPLANATION, METRICS, SOURCE, published_rows
-from posepile.evaluation.table import LABELS, format_stamp, group_metrics
+from posepile.evaluation.table import LABELS, format_exceptions, format_stamp, group_metrics
 from posepile.visualization import page
 
 REPORT_NAME = "report.html"
@@ -72,7 +72,7 @@ def render_report(title: str, scores: Mapping[str, Mapping], pictures: Mapping[s
 def _data_set_sections(name, record, pictures):
     parts = parts_of(record)
     results = page.section(f"{name}: results", _parts_table(parts[:1]))
-    sections = [f'<div class="pair" style="--table-width: 0px">{results}{_published(name, parts[0])}</div>']
+    sections = [f'<div class="beside">{results}{_published(name, parts[0])}</div>']
     if pictures.figures:
         wide, others = ("".join(f"<div><h3>{html.escape(figure.title)}</h3>"
                                 f"{page.figure([figure.data], figure.caption, figure.title, 'full' * is_wide)}</div>"
@@ -92,7 +92,7 @@ def _data_set_sections(name, record, pictures):
 def _parts_table(parts: Sequence[Part]) -> str:
     """Parts of one kind beside each other, under their stamps."""
     shared = {key: value for key, value in parts[0].stamp.items() if all(part.stamp.get(key) == value for part in parts)}
-    stamps = [page.paragraph(html.escape(format_stamp(shared)))]
+    stamps = [page.paragraph(html.escape(format_stamp(shared) + format_exceptions(parts[0].metrics)))]
     stamps += [page.paragraph(f"<b>{html.escape(part.name)}</b>: {html.escape(own)}")
                for part in parts if (own := format_stamp(part.stamp, shared))]
     names = dict.fromkeys(metric for part in parts for metric in part.metrics if metric in LABELS)

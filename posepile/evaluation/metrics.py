@@ -41,6 +41,7 @@ AUC31_THRESHOLDS_MM = np.arange(0.0, 151.0, 5.0)
 MIN_JOINTS_FOR_ALIGNMENT = 3
 POSE_COUNTS = ("num_poses", "num_undefined")  # beside the metrics; all counts: `count_poses`
 
+_SHARES = ("pck", "apck", "auc", "aauc", "cps", "ncps", "recall")  # how the names of metrics in percent begin
 _LARGEST_MM = 1e100  # what is larger counts as not finite: its square would not be
 _CHUNK_POSES = 2048  # keeps the temporaries in the processor's cache: 1.5 times as fast as all at once
 
@@ -187,6 +188,11 @@ def pool_distances(parts: Iterable[JointDistances]) -> JointDistances:
     return JointDistances(*(
         np.concatenate([_pad_joints(getattr(part, field.name), num_joints) for part in parts])
         for field in dataclasses.fields(JointDistances)))
+
+
+def value_limits(names: Iterable[str]) -> tuple[float, np.ndarray]:
+    """The lowest and the highest [num_metrics] value that metrics can have: 0 to 100 for shares, else 0 and more."""
+    return 0.0, np.array([100.0 if name.startswith(_SHARES) else np.inf for name in names])
 
 
 def pose_sums(distances: JointDistances) -> PoseSums:

@@ -12,7 +12,7 @@ class Part:
 
     Attributes:
         name: of the part, such as "flat" or "matched/universal"; of a member of a group its label.
-        metrics: {metric: value}, with `num_poses` and the like.
+        metrics: {metric: value}, with `num_poses` and the other counts of `metrics.count_poses`.
         intervals: {metric: (low, high)}, of some or all metrics.
         stamp: data part, joints, root, annotation, averaging, number of poses and so on.
         groups: {"joint", "sequence", "activity", "scene" or "format": {label: its part}}.
@@ -54,7 +54,8 @@ def _further_parts(record, prefix="") -> Iterator[tuple[str, Mapping]]:
 
 
 def _part(name, content, outer) -> Part:
-    metrics, intervals, stamp = content["metrics"], content["intervals"], {**outer, **content["stamp"]}
+    metrics, intervals = {**content["metrics"], **content.get("poses", {})}, content["intervals"]
+    stamp = {**outer, **content["stamp"]}
     groups = {group.removeprefix(_GROUP_PREFIX): {label: Part(label, values, intervals.get(group, {}).get(label, {}),
                                                               _counted(stamp, values))
                                                   for label, values in members.items()}

@@ -148,9 +148,13 @@ def named_alike(pred: Poses, true: Poses) -> tuple[Poses, Poses]:
 
 
 def comparable_labels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of two files as numbers if both are, else as text: 3 is 3.0 and "3"."""
-    if all(np.issubdtype(labels.dtype, np.number) for labels in (a, b)):
-        return a, b
+    """Labels of two files as numbers if one has numbers and the other can be read so, else as text: 3 is 3.0, "3" and "003"."""
+    are_numbers = [np.issubdtype(labels.dtype, np.number) for labels in (a, b)]
+    try:
+        if any(are_numbers):
+            return (a if are_numbers[0] else a.astype(b.dtype)), (b if are_numbers[1] else b.astype(a.dtype))
+    except (ValueError, OverflowError):
+        pass
     return a.astype(str), b.astype(str)
 
 
@@ -231,7 +235,7 @@ def _read_npz(path):
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array, not several by name")
         with archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: _as_text(archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # Python objects are a ValueError, too
@@ -240,6 +244,11 @@ def _read_npz(path):
     if "joints3d" not in arrays:
         raise ValueError(f"{path} lacks joints3d; it holds: {', '.join(arrays) or 'nothing'}")
     return arrays
+
+
+def _as_text(array):
+    """Bytes, as in arrays of C strings, as text: else labels would be shown as b'TS1', and joints would not be found."""
+    return np.strings.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def _check_numbers(array, shape, name, path):

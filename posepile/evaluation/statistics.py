@@ -138,7 +138,8 @@ def bootstrap(sums: PoseSums, groups: np.ndarray, num_resamples: int = NUM_RESAM
     return np.concatenate(results)
 
 
-def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int | np.ndarray, confidence: float = 0.95) -> np.ndarray:
+def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int | np.ndarray, confidence: float = 0.95,
+             limits: tuple = (-np.inf, np.inf)) -> np.ndarray:
     """Intervals of Student's t around the estimates, with the standard error of the bootstrap.
 
     The standard error of resamples of n groups is too small by sqrt((n - 1) / n), for which it is corrected. Unlike
@@ -149,6 +150,7 @@ def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int | np.n
         resamples: [num_resamples, ...] of the same; nan is left out.
         num_groups: how many independent groups were resampled, of those in which something counts: one number, or [...].
         confidence: above 0, below 1.
+        limits: the lowest and the highest value that there can be, each a number or [...]; intervals end there.
 
     Returns: [2, ...] lower and upper end; nan where the estimate or every resample is, or with fewer than 2 groups.
     Source: Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 2015, section 5.
@@ -161,7 +163,7 @@ def interval(estimate: np.ndarray, resamples: np.ndarray, num_groups: int | np.n
     num_groups = num_groups[is_defined]
     error = np.nanstd(resamples[:, is_defined], axis=0) * np.sqrt(num_groups / (num_groups - 1))
     reach[is_defined] = special.stdtrit(num_groups - 1, (1 + confidence) / 2) * error
-    return np.stack([estimate - reach, estimate + reach])
+    return np.clip(np.stack([estimate - reach, estimate + reach]), *limits)
 
 
 def _ratio(numerator, denominator):

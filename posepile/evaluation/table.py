@@ -41,6 +41,8 @@ _INCONSISTENCY = ("total", "depth", "image_plane")
 _STAMP_ORDER = ("data", "split", "boxes", "joints", "root", "annotation", "averaging", "num_poses", "recall")
 _UNSAID_STAMP = ("protocol", "dataset", "num_joints", "predictions", "annotations", "num_groups", "num_resamples",
                  "confidence")
+_EXCEPTIONS = {"num_nonfinite": "with a prediction that is not finite", "num_without_root": "without an annotated root",
+               "num_unaligned": "with fewer than 3 annotated joints"}
 _STAMP_WORDS = {"data": "{}", "split": "{} split", "boxes": "boxes {}", "joints": "{}", "annotation": "annotation: {}",
                 "averaging": "averaging: {}",
                 "num_poses": "{} poses", "recall": "recall {:.2f} %", "resampled": "{} resampled", "pck_joints": "PCK of {}",
@@ -146,6 +148,17 @@ def format_stamp(stamp: Mapping, common: Mapping | None = None) -> str:
                      for name, value in said.items())
 
 
+def format_exceptions(counts: Mapping) -> str:
+    """What follows the number of poses in a stamp: how many of them lack a metric and why, and how many do not count.
+
+    Args: counts: of `metrics.count_poses`, maybe not all of them.
+    """
+    undefined, empty = counts.get("num_undefined"), counts.get("num_empty")
+    reasons = ", ".join(f"{counts[name]} {reason}" for name, reason in _EXCEPTIONS.items() if counts.get(name))
+    return ((f"; {undefined} of them with an undefined metric{f': {reasons}' * bool(reasons)}" if undefined else "")
+            + (f"; {empty} more without an annotated joint do not count" if empty else ""))
+
+
 def group_metrics(members: Mapping[str, Part]) -> list[str]:
     """Which metrics of a group to show: the headline ones, or all where it has few, and the recall."""
     known = dict.fromkeys(name for member in members.values() for name in member.metrics)
@@ -166,7 +179,7 @@ def _part_block(columns: Sequence[Part]) -> str:
     title = first.name.partition("/")[0].replace("_", " ")
     shared = {name: value for name, value in first.stamp.items() if all(part.stamp.get(name) == value for part in columns)}
     names = [part.name.rpartition("/")[2] for part in columns]
-    lines = _wrapped(f"{title}: {format_stamp(shared)}{_undefined(first.metrics)}", WIDTH)
+    lines = _wrapped(f"{title}: {format_stamp(shared)}{format_exceptions(first.metrics)}", WIDTH)
     for part, name in zip(columns, names, strict=True):
         if own := format_stamp(part.stamp, shared):
             lines += _wrapped(f"- {name}: {own}", WIDTH)
@@ -216,12 +229,7 @@ def _with_interval(part, name):
     value = part.metrics.get(name)
     low, high = part.intervals.get(name, (None, None))
     text = _number(value, 2)
-    return f"{text} [{low:.2f}, {high:.2f}]" if _is_number(low) else text
-
-
-def _undefined(values):
-    count = values.get("num_undefined", 0)
-    return f"; {count} of them with an undefined metric" if count else ""
+    return f"{text} [{low:6.2f}, {high:6.2f}]" if _is_number(low) else text
 
 
 def _sortable(value):

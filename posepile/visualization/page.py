@@ -91,6 +91,10 @@ table.text th { text-align: left; vertical-align: top; }
 .cards { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(480px, var(--table-width))), 1fr)); }
 .pair { display: grid; gap: 0 18px; }
 .pair { grid-template-columns: repeat(auto-fit, minmax(min(100%, max(560px, var(--table-width))), 1fr)); }
+.beside { display: flex; flex-wrap: wrap; gap: 0 18px; }
+.beside section { flex: 1 1 auto; max-width: 100%; }
+.beside section + section { flex: 999 1 560px; }
+.beside p { width: 0; min-width: 100%; } /* the tables alone say how wide a section is */
 .cards.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); }
 .cards h3 { margin-top: 4px; }
 section, figure { min-width: 0; }

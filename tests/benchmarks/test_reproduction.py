@@ -291,14 +291,15 @@ def test_the_study_finds_what_is_planted(planted, tiny_data_root, tmp_path, caps
     assert words[-7:] == ["does", "not", "hold", "-4.0", "-4.1", "-6.7", "-3.0"]
 
 
-def test_a_study_of_other_sizes_is_refused(planted, tiny_data_root, tmp_path, capsys):
+def test_wrong_options_are_refused(planted, tiny_data_root, tmp_path, capsys):
     arguments = [f"--data-root={tiny_data_root}", f"--output-dir={tmp_path / 'study'}", "--seeds=2"]
     reproduction.train(tmp_path / "study", pathlib.Path(tiny_data_root), 1, Sizes())
     with pytest.raises(SystemExit, match=r"(?s)other settings.*steps: 1200 in the run, 1300 now"):
         reproduction.main([*arguments, "--steps=1300"])
-    with pytest.raises(SystemExit):
-        reproduction.main(["--seeds=1"])
-    assert "2 or more" in capsys.readouterr().err
+    for argument, message in (("--seeds=1", "2 or more"), ("--confidence=95", "below 1, such as 0.95")):
+        with pytest.raises(SystemExit):
+            reproduction.main([argument])
+        assert message in capsys.readouterr().err
 
 
 def test_what_failed_is_done_again(planted, monkeypatch, tiny_data_root, tmp_path):

@@ -64,7 +64,7 @@ def _official(scored: Scored) -> dict:
     if true.activity is not None:
         groups["per_activity"] = {str(label): true.activity == label for label in np.unique(true.activity)}
     if true.sequence is not None:
-        groups["per_scene"] = {scene: np.isin(true.sequence, names) for scene, names in SCENES.items()}
+        groups["per_scene"] = {scene: is_member for scene, names in SCENES.items()
+                               if (is_member := np.isin(true.sequence, names)).any()}
     return {**part, **{group: {label: scored.metrics_of(sums.only(is_member))["metrics"]
-                               for label, is_member in members.items() if is_member.any()}
-                       for group, members in groups.items()}}
+                               for label, is_member in members.items()} for group, members in groups.items() if members}}

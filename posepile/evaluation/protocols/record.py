@@ -60,7 +60,8 @@ class Scored:
                                  for label in np.unique(self.true.activity)], axis=0)
         else:
             values, resamples = sums.values(), bootstrap(sums, resampling.groups)
-        intervals = interval(values, resamples, sums.grouped(resampling.groups).num_counted(), self.confidence)
+        intervals = interval(values, resamples, sums.grouped(resampling.groups).num_counted(), self.confidence,
+                             metrics.value_limits(sums.names))
         return {"metrics": {**dict(zip(sums.names, values.tolist(), strict=True)), "num_poses": num_poses},
                 "intervals": dict(zip(sums.names, intervals.T.tolist(), strict=True)),
                 "stamp": {**self.stamp, "averaging": averaging, "num_poses": num_poses, "resampled": resampling.unit, **stamp}}
@@ -104,7 +105,8 @@ def flat_record(scored: Scored) -> dict:
                   for label in np.unique(true.activity)]
     groups = beside(parts)
     resamples = bootstrap(groups, np.arange(resampling.num_groups))
-    intervals = interval(groups.values(), resamples, groups.num_counted(), scored.confidence)
+    intervals = interval(groups.values(), resamples, groups.num_counted(), scored.confidence,
+                         metrics.value_limits(path[-1] for path in groups.names))
     stamp = {**scored.stamp, "averaging": POOLED, "num_poses": record["metrics"]["num_poses"], "resampled": resampling.unit,
              "num_groups": resampling.num_groups, "num_resamples": NUM_RESAMPLES, "confidence": scored.confidence}
     return {**record, "intervals": nested(groups.names, intervals.T.tolist()), "poses": metrics.count_distances(distances),

@@ -38,7 +38,7 @@ def _run(tmp_path, monkeypatch, datasets):
         {"phase": "initial", "step": 2, "validation_mpjpe": 99.0})))
     run.predicted = []
 
-    def predict(predictor, dataset, description=""):
+    def predict(predictor, dataset, description="", views=None):
         run.predicted.append((predictor.name, dataset.name))
         truth = _KnowsTheTruth(dataset, "test", 0).poses
         truth = truth[:, [small_model.MERGED.index(f"{name}_{dataset.name}") for name in dataset.skeleton.joint_names]]
