@@ -77,6 +77,9 @@ def score() -> dict:
         raise ValueError("--num-aug and --flip-aug are about predicting; leave them out for files of predictions")
     if _OUTPUT_DIR.value and (_COMPARE.value or _SAVE_PREDICTIONS.value):
         raise ValueError("--output-dir is for scoring; with --compare use --output")
+    if _PROTOCOL.present and not _ANNOTATIONS.value:
+        raise ValueError("--protocol is for files of predictions; a prepared data set of a benchmark's name is scored by its "
+                         "protocol")
     if _PRIMARY.value and not _MODEL.value:
         raise ValueError("--primary is for --model: files of predictions are of one benchmark")
     if not 0 < _CONFIDENCE.value < 1:

@@ -146,7 +146,8 @@ def seeds(number: int) -> range:
 
 def command(variant: Variant, seed: int, sizes: Sizes, data_root: pathlib.Path, workdir: pathlib.Path) -> list[str]:
     """That of a training."""
-    inference_steps = sizes.steps // 8 if variant.has_inference_steps else 0  # train.py takes fewer in a shorter phase
+    # In all phases as many, as published, and all of them after the learning rate has dropped.
+    inference_steps = sizes.finetune_steps // 8 if variant.has_inference_steps else 0
     return [sys.executable, str(REPOSITORY / "train.py"), "--dataset-set=demo", f"--data-root={data_root}",
             f"--workdir={workdir}", f"--seed={seed}", f"--crop-side={sizes.crop_side}",
             f"--steps={sizes.steps * variant.length}", f"--finetune-steps={sizes.finetune_steps}",

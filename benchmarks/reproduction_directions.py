@@ -24,7 +24,7 @@ FIGURES = {
     "cps400": Figure("CPS@400, %", True),
     "inconsistency": Figure("inconsistency, mm", False),
     "zero_weights": Figure("weights below 1e-3, %", True),
-    "negative_weights": Figure("negative share of |weights|, %", False),
+    "negative_weights": Figure("negative weights, %", False),
 }
 
 

@@ -79,7 +79,7 @@ def figure_sums(joints3d_pred, joints3d_true, validity, skeleton: Skeleton) -> P
 
 
 def measure_autoencoder(autoencoders: Iterable[ace.AffineAutoencoder]) -> Measured:
-    """Percentages: of weights below 1e-3, and of negative weights in the sum of all magnitudes."""
+    """`zero_weights`: those below 1e-3, percent; `negative_weights`: their part of the sum of all magnitudes, percent."""
     return Measured(("zero_weights", "negative_weights"),
                     100 * np.array([(a.sparsity, a.negative_weight_share) for a in autoencoders]))
 

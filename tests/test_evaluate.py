@@ -226,6 +226,7 @@ def test_bad_primaries_and_folders(files, finished_run, tiny_data_root, tmp_path
     assert_refused([model, root, "--primary=synthetic_test:mpjp"], ["unknown metric mpjp", "pa_mpjpe"])
     assert_refused([model, root, "--primary=h36m:mpjpe"], ["h36m is not evaluated", "synthetic_test"])
     assert_refused([*files, "--primary=h36m:mpjpe"], ["--primary is for --model"])
+    assert_refused([model, root, "--protocol=h36m"], ["--protocol is for files of predictions"])
     (tmp_path / "file").write_text("")
     assert_refused([model, root, f"--output-dir={tmp_path / 'file' / 'new'}"], ["file"])
     assert_refused([*files, f"--output-dir={tmp_path / 'file' / 'new'}"], ["file"])

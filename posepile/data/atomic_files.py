@@ -1,11 +1,14 @@
 """Files that appear under their final name only when they are complete."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # these errors come without a name
 
 
 @contextlib.contextmanager
@@ -20,8 +23,10 @@ def atomic_file(path: pathlib.Path, mode: str = "wb") -> Iterator:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         pathlib.Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_SPACE and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

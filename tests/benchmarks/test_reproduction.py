@@ -172,9 +172,9 @@ def test_trainings_are_set_as_their_names_say(tmp_path):
     assert {name: c.initial_steps for name, c in configs.items() if c.initial_steps != 160} == {"x2": 320, "x4": 640}
     groups = {name: (c.ghost_batch_size, c.bn_steps(c.initial_steps), c.bn_steps(c.finetune_steps))
               for name, c in configs.items()}
-    assert groups == {"default": ("16", 20, 10), "x2": ("16", 20, 10), "x4": ("16", 20, 10), "ghost_16_without": ("16", 0, 0),
-                      "ghost_3d_2d": ("3d/2d", 20, 10), "ghost_3d_2d_without": ("3d/2d", 0, 0),
-                      "plain": ("none", 20, 10), "plain_without": ("none", 0, 0)}
+    assert groups == {"default": ("16", 10, 10), "x2": ("16", 10, 10), "x4": ("16", 10, 10), "ghost_16_without": ("16", 0, 0),
+                      "ghost_3d_2d": ("3d/2d", 10, 10), "ghost_3d_2d_without": ("3d/2d", 0, 0),
+                      "plain": ("none", 10, 10), "plain_without": ("none", 0, 0)}
     assert configs["default"].consistency_modes == ("regularize", "none", "latent", "hybrid")
     assert {c.consistency for name, c in configs.items() if name != "default"} == {"regularize"}
 

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import pickle
 import struct
 
@@ -330,6 +332,8 @@ def test_atomic_file_leaves_nothing_behind_when_it_fails(tmp_path):
     with pytest.raises(RuntimeError, match="stop"), atomic_file(path) as file:
         file.write(b"half")
         raise RuntimeError("stop")
+    with pytest.raises(OSError, match=r"No space left on device: '.*file\.json'"), atomic_file(path) as file:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -94,6 +94,17 @@ def test_joints_that_formats_of_a_family_share_count_relative_to_the_root_of_eac
             {merged.joint_names[j]: error[j] for j in joints})
 
 
+def test_intervals_of_values_end_where_there_are_none_and_those_of_differences_do_not():
+    true, pred = truth_and_errors(4, [[0, 30, 60]] * 2 + [[0, 600, 900]] * 2)
+    sequence = np.repeat(["s", "t"], 2)
+    intervals = comparison.measure_poses(pred, true, None, FORMAT, sequence=sequence)["intervals"]
+    assert intervals["pooled"]["pck100"] == [0, 100]
+    low, high = intervals["per_joint"]["three"]["hand"]
+    assert low == 0 and high > 480
+    difference = comparison.compare_poses({"exact": true, "other": pred}, true, None, FORMAT, sequence=sequence)["differences"]
+    assert difference["other"]["pooled"]["mpjpe"]["low"] < 0 and difference["other"]["pooled"]["pck100"]["low"] < -100
+
+
 def test_the_same_predictions_differ_by_exactly_nothing(merged, poses):
     true, validity, models = poses
     result = comparison.compare_poses({"a": models["a"], "again": models["a"].copy()}, true, validity, merged,

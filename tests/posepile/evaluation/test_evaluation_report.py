@@ -58,4 +58,7 @@ def test_undefined_numbers_are_dashes():
     record = h36m_record()
     record["metrics"]["mpjpe"] = None
     record["intervals"]["metrics"]["mpjpe"] = [None, None]
-    assert "MPJPE mm \N{EN DASH} PA-MPJPE" in text_of(render_report("title", {"h36m": record}, {}))
+    record["poses"].update(num_undefined=2, num_nonfinite=2)
+    text = text_of(render_report("title", {"h36m": record}, {}))
+    assert "MPJPE mm \N{EN DASH} PA-MPJPE" in text
+    assert "2 of them with an undefined metric: 2 with a prediction that is not finite" in text

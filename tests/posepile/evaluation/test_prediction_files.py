@@ -224,11 +224,24 @@ def test_labels_in_another_order_are_refused(name, values):
 
 
 def test_labels_of_other_types_are_equal():
-    for a, b in (([3, 4], ["3", "4"]), ([3, 4], [3.0, 4.0]), (["x", "y"], [b"x", b"y"])):
+    for a, b in (([3, 4], ["3", "4"]), (["0003", "4"], [3, 4]), ([3.0, 4.0], ["3", "4"]), ([3, 4], [3.0, 4.0]),
+                 (["x", "y"], [b"x", b"y"])):
         a, b = comparable_labels(np.array(a), np.array(b))
         assert (a == b).all()
-    a, b = comparable_labels(np.array([3]), np.array(["4"]))
-    assert (a != b).all()
+    for label in ("4", "x", "30000000000000000000"):
+        a, b = comparable_labels(np.array([3]), np.array([label]))
+        assert (a != b).all()
+
+
+def test_bytes_are_text(files):
+    """As in arrays of C strings, and in what MATLAB's files become."""
+    rewrite(files[0], joint_names=np.array(NAMES, "S"))
+    rewrite(files[1], joint_names=NAMES, sequence=np.repeat(["küche".encode(), b"TS2"], 10))
+    record = scoring.score_files(*files[:2])
+    assert list(record["per_joint"]) == list(NAMES) and set(record["per_sequence"]) == {"küche", "TS2"}
+    rewrite(files[1], sequence=np.repeat([b"k\xfc"], 20))
+    with pytest.raises(ValueError, match=r"A\.npz cannot be read as an \.npz archive of .* text arrays.*utf-8"):
+        scoring.score_files(*files[:2])
 
 
 @pytest.mark.parametrize("error_mm", [0, 60])

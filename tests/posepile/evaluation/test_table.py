@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posepile.evaluation import comparison, scoring, table
+from posepile.evaluation import comparison, metrics, scoring, table
 from posepile.geometry.skeleton import Skeleton, merge_skeletons
 from tests.posepile.evaluation.scored_records import h36m_record, model_record, mupots_record
 
@@ -143,8 +143,9 @@ def test_a_record_shows_stamps_values_with_intervals_and_groups():
     text = table.format_metrics(record, "a/b")
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
+    assert len({line.index("[") for line in lines[5:24]}) == 1  # of all values, from MPJPE to APCK@300
     low, high = record["intervals"]["metrics"]["mpjpe"]
-    assert "90 % intervals" in text and f"3.00 [{low:.2f}, {high:.2f}]" in text
+    assert "90 % intervals" in text and f"3.00 [{low:6.2f}, {high:6.2f}]" in text
     stamp = " ".join(lines[:3])
     for entry in ("flat: all poses", "17 joints", "root pelvis", "annotation: metric (D3_Positions)",
                   "averaging: all joints of all poses", "6 poses", "sequences resampled"):
@@ -165,6 +166,13 @@ def test_published_rows_stand_under_the_flat_means_only():
     assert text.count("S2: 400k steps, initial") == 1 and "S4: Normal BN" not in text
     assert text.index("S2: 400k") < text.index("mean of activities")
     assert "S2: 400k" not in table.format_metrics(model_record())
+
+
+def test_the_unit_of_a_metric_limits_its_values():
+    low, high = metrics.value_limits(table.LABELS)
+    assert low == 0
+    assert dict(zip(table.LABELS, high, strict=True)) == {name: 100 if label.endswith("%") else np.inf
+                                                          for name, label in table.LABELS.items()}
 
 
 def test_variants_stand_beside_each_other():
@@ -191,10 +199,13 @@ def test_of_many_sequences_the_worst_are_shown_and_long_names_shortened():
 
 def test_undefined_numbers_are_dashes_and_counted():
     record = h36m_record()
-    record["metrics"].update(mpjpe=float("nan"), num_undefined=2)
+    record["metrics"].update(mpjpe=float("nan"))
+    record["poses"].update(num_undefined=2, num_nonfinite=1, num_unaligned=2, num_empty=4)
     record["intervals"]["metrics"]["mpjpe"] = [float("nan"), float("nan")]
     text = table.format_metrics(record)
-    assert "2 of them with an undefined metric" in " ".join(text.split())
+    assert ("6 poses; sequences resampled; 2 of them with an undefined metric: 1 with a prediction that is not finite, 2 with "
+            "fewer than 3 annotated joints; 4 more without an annotated joint do not count") in " ".join(text.split())
+    assert "undefined" not in table.format_metrics(h36m_record())
     assert next(line for line in text.splitlines() if line.startswith("MPJPE, mm")).split() == ["MPJPE,", "mm", "-"]
 
 

@@ -6,6 +6,7 @@ import pytest
 from posepile.evaluation import metrics
 from posepile.evaluation.prediction_files import Poses
 from posepile.evaluation.protocols import mpi_inf_3dhp
+from posepile.evaluation.table import format_metrics
 from posepile.geometry.skeleton import load_skeleton
 
 ROOT, WRIST, ANKLE, SPINE = 14, 4, 13, 15
@@ -87,6 +88,13 @@ def test_scenes_and_activities_pool_their_poses():
     expected = metrics.compute_metrics(pred[outdoor], true[outdoor], root=ROOT)
     assert record["outdoor"]["metrics"] == pytest.approx({name: expected[name] for name in record["outdoor"]["metrics"]})
     assert record["outdoor"]["stamp"]["data"] == "TS5 and TS6"
+
+
+def test_sequences_of_other_names_have_no_scenes():
+    true = truth(6)
+    record = mpi_inf_3dhp.score(Poses("P", true), Poses("A", true, sequence=np.repeat([1, 2, 5], 2)))
+    assert "per_scene" not in record["official_metric"] and "outdoor" not in record
+    assert "per scene" not in format_metrics(record) and "per sequence" in format_metrics(record)
 
 
 def test_the_aligned_variant_is_fitted_on_all_17_joints_and_scores_14():

@@ -83,15 +83,27 @@ def test_intervals_are_those_of_a_loop_over_resamples():
 def test_a_part_is_as_sure_as_the_sequences_that_it_has():
     """Sequences without a pose of the part tell nothing of it: of 6, 2 have one."""
     sequence = np.repeat(np.arange(6), 2)
-    scored = scored_of_distances(np.arange(24.0).reshape(12, 2), sequence=sequence, activity=np.minimum(sequence, 1))
+    scored = scored_of_distances(np.arange(100.0, 124).reshape(12, 2), sequence=sequence, activity=np.minimum(sequence, 1))
     sums = metrics.pose_sums(scored.distances).select(["mpjpe"])
     low, high = scored.metrics_of(sums.only(sequence < 2))["intervals"]["mpjpe"]
-    means = np.array([0 + 1 + 2 + 3, 4 + 5 + 6 + 7]) / 6
+    means = np.array([100 + 101 + 102 + 103, 104 + 105 + 106 + 107]) / 6
     classical = scipy.stats.t.ppf(0.975, 1) * scipy.stats.sem(means)
     assert classical < (high - low) / 2 < 1.3 * classical
     assert np.isnan(scored.metrics_of(sums.only(sequence < 1))["intervals"]["mpjpe"]).all()
     by_activity = record.flat_record(scored)["intervals"]["per_activity"]
     assert np.isnan(by_activity["0"]["mpjpe"]).all() and np.diff(by_activity["1"]["mpjpe"]) > 0
+
+
+def test_intervals_end_where_there_are_no_values():
+    """Two sequences, one much worse: Student's t reaches below 0 mm, below 0 % and above 100 %."""
+    scored = scored_of_distances([[60, 30], [600, 900]], sequence=["s", "t"])
+    part = scored.metrics_of(metrics.pose_sums(scored.distances))
+    intervals = record.flat_record(scored)["intervals"]
+    for name, (low, high) in part["intervals"].items():
+        assert intervals["metrics"][name] == [low, high]
+        assert low == 0 and (high > 265 if "mpjpe" in name else high <= 100), name
+    assert part["intervals"]["pck100"] == [0, 100] and intervals["per_joint"]["1"]["cps200"] == [0, 100]
+    assert intervals["per_joint"]["1"]["mpjpe"][1] > 330
 
 
 def test_undefined_and_empty_parts():
