@@ -187,7 +187,7 @@ def test_adapter_can_be_sent_to_a_worker():
     assert pickle.loads(pickle.dumps(ADAPTER)).label_skeleton(None) == "h36m_25"
 
 
-# The joints of the real sample, by their names in the fact sheet of the 17-joint protocol.
+# The joints of the real sample, by their names in the 17-joint protocol.
 SAMPLE_NAMES = ["pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "neck",
                 "head", "head_top", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist"]
 
