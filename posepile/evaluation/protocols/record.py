@@ -1,6 +1,7 @@
 """What the records of all protocols are made of: metrics of a part of the poses or joints, with intervals and a stamp."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -119,8 +120,14 @@ def _by_label(sums, distances, labels):
     flags = metrics.pose_flags(distances)
     counts = np.stack([np.bincount(numbers, flags[name]).astype(int) for name in metrics.POSE_COUNTS], axis=1)
     names = (*sums.names, *metrics.POSE_COUNTS)
-    return {str(value): dict(zip(names, (*ratios, *count), strict=True)) for value, ratios, count in
-            zip(values, sums.grouped(numbers).ratios().T.tolist(), counts.tolist(), strict=True)}
+    result = {str(value): dict(zip(names, (*ratios, *count), strict=True)) for value, ratios, count in
+              zip(values, sums.grouped(numbers).ratios().T.tolist(), counts.tolist(), strict=True)}
+    return {label: result[label] for label in sorted(result, key=natural_order)}
+
+
+def natural_order(label: str) -> list:
+    """For sorting: TS2 comes before TS10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split("([0-9]+)", label)]
 
 
 def nested(paths, values) -> dict:
