@@ -217,7 +217,7 @@ def test_files_on_the_command_line(protocol, tmp_path):
 def test_labels_stand_in_the_order_of_their_numbers():
     labels = ["TS10", "TS2", "a", "3", "TS1", "12", "TS2b"]
     assert sorted(labels, key=record.natural_order) == ["3", "12", "TS1", "TS2", "TS2b", "TS10", "a"]
-    true = np.zeros((3, 2, 3)) + [[[0, 0, 3000]], [[0, 0, 3000]], [[0, 0, 3000]]]
+    true = np.tile([0.0, 0, 3000], (3, 2, 1))
     true[:, 1] += 100
     poses = Poses("A", true, sequence=np.array(["TS10", "TS1", "TS2"]))
     tree = record.flat_record(record.score_pair(Poses("P", true), poses, 0, 0.95))
